@@ -1,0 +1,52 @@
+# The index of commands; `make` alone lists them.
+
+PYTHON ?= python3
+# The version the tests ran with. TORCH=torch takes the newest; for a CPU or CUDA build of your platform
+# point pip at its wheel index, e.g. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
+TORCH ?= torch==2.13.0
+
+PORTRAIT ?= tbd_core/assets/sample/portrait.png
+SPEECH ?= tbd_core/assets/sample/speech.wav
+EMOTION ?= happy
+INTENSITY ?= moderate
+
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: help venv demo test lint tiny proof clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY)  ## make .venv and install everything into it (once)
+
+$(READY): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found; 3.10 or newer is needed: make venv PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet --editable ".[standalone,dev]"
+	@touch $@
+
+demo: $(READY)  ## draw output/demo.mp4 and its contact sheet (PORTRAIT= SPEECH= EMOTION= INTENSITY=)
+	@mkdir -p output
+	$(PY) -m tbd_core generate --portrait "$(PORTRAIT)" --speech "$(SPEECH)" \
+		--emotion "$(EMOTION)" --intensity "$(INTENSITY)" --output output/demo.mp4
+	$(PY) -m tbd_core contact-sheet output/demo.mp4
+
+test: $(READY)  ## run the fast tests (CPU, no network)
+	$(PY) -m pytest
+
+lint: $(READY)  ## check style and types
+	$(PY) -m ruff check .
+	$(PY) -m pyright --pythonpath $(PY) tbd_core
+
+tiny: $(READY)  ## train the bundled model; stopped half-way, the same command goes on
+	$(PY) -m tbd_core train
+
+proof:  ## measure the bundled model (not in this version)
+	@echo "make proof: the evaluation is not part of this version; it comes with the next release" >&2; exit 1
+
+clean:  ## remove .venv and caches; output/ and runs/ stay
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""One self-describing safetensors ↔ all networks of a bundle.
+
+The header's `tbd` entry (JSON) holds the format version, the ModelConfig, and how the weights came about; the key
+prefixes are the field names of `Networks`. Reading the header needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import ModelConfig
+from ..errors import InputError
+from ..files import atomic, require_file, write_error
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..models.build import Networks
+
+FORMAT = 1
+LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+BUNDLE = "a bundle written by `tbd train`, or leave --model out for the bundled one"
+WAY_OUT = f"give {BUNDLE}"
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The whole safetensors header, sizes checked against the file. InputError when it is no sound safetensors."""
+    path = require_file(path, BUNDLE)
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 0 < length <= min(size - 8, LONGEST_HEADER):
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        ends = [int(value["data_offsets"][1]) for key, value in header.items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(f"{path} ({size} bytes) is not a safetensors file; {WAY_OUT}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {WAY_OUT}") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise InputError(f"{path} has {size} bytes but its header promises {expected}; copy or download it again")
+    return header
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The `tbd` entry of a bundle's header: format, config, name, training. InputError when it is another's file."""
+    header = read_header(path)
+    entry = header.get("__metadata__", {}).get("tbd")
+    if entry is None:
+        tensors = len(header) - ("__metadata__" in header)
+        raise InputError(f"{path} has {tensors} tensors but no Think-Before-Draw header; {WAY_OUT}")
+    try:
+        about = json.loads(entry)
+        version = about.get("format")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} has an unreadable Think-Before-Draw header ({error}); {WAY_OUT}") from error
+    if version != FORMAT:
+        raise InputError(f"{path} has bundle format {version}; this version reads {FORMAT}; {WAY_OUT}")
+    return about
+
+
+def read_config(path: Path) -> ModelConfig:
+    """What the bundle says it is built of. InputError when an entry is missing or impossible."""
+    try:
+        return ModelConfig.from_dict(read_about(path)["config"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} describes no model that can be built ({error!r}); {WAY_OUT}") from error
+
+
+def save(path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype) -> None:
+    """Write everything under its final name at once, floats as `dtype`. InputError when the disk does not take it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for prefix, module in networks.items():
+        for key, value in module.state_dict().items():
+            value = value.to(dtype) if value.is_floating_point() else value
+            tensors[f"{prefix}.{key}"] = value.contiguous().cpu()
+    entry = json.dumps({"format": FORMAT, "config": config.to_dict(), **about})
+    try:
+        with atomic(Path(path)) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode  # what the umask allows; safetensors itself would leave 0600
+            save_file(tensors, str(partial), {"tbd": entry})
+            partial.chmod(mode)
+    except (OSError, SafetensorError) as error:
+        raise write_error(path, error) from error
+
+
+def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[Networks, ModelConfig]:
+    """Build the networks a bundle describes, fill and freeze them. InputError names missing or unknown keys."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from ..models.build import build
+
+    config = read_config(path)
+    with torch.device("meta"):
+        networks = build(config)
+    try:
+        tensors = load_file(str(path))
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); {WAY_OUT}") from error
+    for prefix, module in networks.items():
+        _fill(path, prefix, module, {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")})
+    for module in networks.text_encoder.modules():
+        if isinstance(getattr(module, "position_ids", None), torch.Tensor):  # no file holds CLIP's positions: 0, 1, 2 ...
+            module.position_ids = torch.arange(module.position_ids.shape[1]).unsqueeze(0)
+    return networks.to(device, dtype or torch.float32).eval(), config
+
+
+def _fill(path: Path, prefix: str, module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load `state` strictly. transformers 5 drops the `text_model.` of transformers 4: a file of either fits both."""
+    own = module.state_dict()
+    names = {key.removeprefix("text_model."): key for key in own}
+    state = {names.get(key.removeprefix("text_model."), key): value for key, value in state.items()}
+    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+    wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if wrong or missing or unknown:
+        raise InputError(
+            f"{path} does not fit its own description: {prefix} lacks {len(missing)} keys, has {len(unknown)} "
+            f"unknown and {len(wrong)} of another shape; {WAY_OUT}"
+        )
+    module.load_state_dict(state, assign=True)

@@ -1,0 +1,265 @@
+"""The command line: `tbd` or `python -m tbd_core`. Words in, one call, words (or one JSON object) out.
+
+Exit codes: 0 done, 2 something given cannot be used (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .config import TINY_BUNDLE, GenerateOptions
+from .errors import InputError
+from .flow import StepReport
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong command line as for any wrong input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    # A terminated run ends as an interrupted one: nothing half-written stays, finished clips are kept.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        arguments = parser().parse_args(argv)
+        logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
+        result = arguments.run(arguments)
+        text = json.dumps(result, ensure_ascii=False) if arguments.json else arguments.show(result)
+        sys.stdout.write(f"{text}\n")
+        return 0
+    except InputError as error:
+        sys.stderr.write(f"tbd: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("tbd: interrupted; what was finished is kept, the same command goes on from there\n")
+        return 130
+
+
+def _interrupt(_signal: int, _frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def parser() -> Parser:
+    top = Parser(prog="tbd", description="Think before you draw: portrait + speech + emotion -> talking video.")
+    top.add_argument("--version", action="version", version=f"tbd {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, run, show, about: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        made.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+        made.add_argument("--verbose", action="store_true", help="say more on stderr")
+        made.set_defaults(run=run, show=show)
+        return made
+
+    _generate_arguments(command("generate", run_generate, show_generate, "make a talking video"))
+
+    made = command("prompts", run_prompts, show_prompts, "think only: action units, muscles, prompts")
+    _thought_arguments(made)
+    made.add_argument("--style", default="clip", help="clip (77 tokens) or natural (fuller sentences)")
+    made.add_argument("--portrait", type=Path, help="named in step I; nothing is guessed from it")
+
+    made = command("schedule", run_schedule, show_schedule, "print the progressive schedule, one row a step")
+    made.add_argument("--steps", type=whole, required=True, help="denoising steps")
+    made.add_argument("--stages", type=whole, default=2, help="prompts from coarse to fine (default 2)")
+    made.add_argument("--split", type=numbers, help="rising boundaries in (0, 1), e.g. 0.4 or 0.3,0.6")
+    made.add_argument("--blend", default="hard", help="hard, paper or smooth")
+    made.add_argument("--progress", default="denoise", help="denoise (coarse first) or literal")
+
+    made = command("info", run_info, show_info, "say what is in a model file")
+    made.add_argument("file", type=Path)
+
+    made = command("train", run_train, show_train, "train the small model; the same command again goes on")
+    made.add_argument("--recipe", default="preliminary", help="preliminary (an hour on two CPU cores) or smoke")
+    made.add_argument("--folder", type=Path, default=Path("runs/tiny"), help="checkpoints, drawings, log.jsonl")
+    made.add_argument("--output", type=Path, default=TINY_BUNDLE, help="the bundle to write")
+    made.add_argument("--seed", type=whole, default=0)
+    made.add_argument("--device", default="cpu")
+
+    about = "twelve evenly spaced frames of a video as one picture"
+    made = command("contact-sheet", run_contact_sheet, lambda result: result["output"], about)
+    made.add_argument("video", type=Path)
+    made.add_argument("--output", type=Path, help="default: the video's name with .png")
+    return top
+
+
+def _thought_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--emotion", required=True, help="happy sad angry surprised fear disgusted contempt neutral")
+    made.add_argument("--intensity", default="moderate", help="mild, moderate or intense")
+    made.add_argument("--subject", help='who is seen, e.g. "a young woman with red hair" (default "a person")')
+
+
+def _generate_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--portrait", type=Path, required=True, help="a picture of one face")
+    made.add_argument("--speech", type=Path, required=True, help="a recording of a voice")
+    _thought_arguments(made)
+    made.add_argument("--prompt", action="append", default=[], help="a stage's prompt; repeat it, coarse to fine")
+    made.add_argument("--coarse", help="replaces the coarse prompt")
+    made.add_argument("--fine", help="replaces the fine prompt")
+    made.add_argument("--negative", help="replaces the negative prompt (may be empty)")
+    made.add_argument("--model", type=Path, default=TINY_BUNDLE, help="a bundle (default: the one that ships)")
+    made.add_argument("--steps", type=whole, help="denoising steps (default: the bundle's)")
+    made.add_argument("--guidance", type=number, help="how hard all conditions pull (default: the bundle's)")
+    made.add_argument("--text-scale", type=number, help="how hard the text alone pulls (one more pass)")
+    made.add_argument("--audio-scale", type=number, help="how hard the speech alone pulls (one more pass)")
+    made.add_argument("--blend", help="hard, paper or smooth (default: the bundle's)")
+    made.add_argument("--split", type=numbers, help="where one prompt gives way to the next, in (0, 1)")
+    made.add_argument("--seed", type=whole, default=0)
+    made.add_argument("--size", help="N or WxH pixels, multiples of 8 (default: the trained square)")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    made.add_argument("--dtype", default="auto", help="auto, fp32, fp16 or bf16")
+    made.add_argument("--output", type=Path, default=Path("output/talking.mp4"), help="an .mp4 (default %(default)s)")
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give one such as 20") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; give one such as 2.5") from None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; give some such as 0.3,0.6") from None
+
+
+# Each command: run (arguments -> dict) and show (dict -> text for people).
+
+
+def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from .memory import keep_memory
+    from .pipeline import generate
+    from .portrait import parse_size
+
+    options = GenerateOptions(
+        portrait=arguments.portrait, speech=arguments.speech, output=arguments.output, emotion=arguments.emotion,
+        intensity=arguments.intensity, subject=arguments.subject, prompts=tuple(arguments.prompt),
+        coarse=arguments.coarse, fine=arguments.fine, negative=arguments.negative, model=arguments.model,
+        steps=arguments.steps, guidance=arguments.guidance, text_scale=arguments.text_scale,
+        audio_scale=arguments.audio_scale, blend=arguments.blend, split=arguments.split, seed=arguments.seed,
+        size=parse_size(arguments.size) if arguments.size is not None else None,
+        device=arguments.device, dtype=arguments.dtype,
+    )  # fmt: skip
+    keep_memory()
+    bar = tqdm(desc="draw", unit="step", file=sys.stderr)
+
+    def on_step(report: StepReport) -> None:
+        bar.total = report.num_clips * report.num_steps
+        bar.update(report.clip * report.num_steps + report.step - bar.n)
+
+    with bar:
+        return asdict(generate(options, on_step))
+
+
+def show_generate(result: dict[str, Any]) -> str:
+    lines = [f"warning: {text}" for text in result["warnings"]]
+    lines += [f"stage {i}: {text}" for i, text in enumerate(result["prompts"]["stages"], start=1)]
+    lines.append(
+        "{output}: {frames} frames at {fps} fps, {seconds:.2f} s, {width}x{height}, seed {seed}, model {model}; "
+        "{wall_seconds:.1f} s, {peak_mb:.0f} MB".format(**result)
+    )
+    return "\n".join(lines)
+
+
+def run_prompts(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .cot_fa.record import thought_to_json
+    from .cot_fa.think import think
+    from .portrait import check_portrait
+
+    name = None
+    if arguments.portrait is not None:
+        check_portrait(arguments.portrait)
+        name = arguments.portrait.name
+    thought = think(arguments.emotion, arguments.intensity, arguments.subject, arguments.style, name)
+    return thought_to_json(thought)
+
+
+def show_prompts(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in result["tokens"].items())
+    warnings = [f"warning: {text}" for text in result["warnings"]]
+    return "\n".join([*result["steps"], f"Tokens: {counts}", *warnings])
+
+
+def run_schedule(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .progressive import make_schedule
+
+    made = make_schedule(arguments.steps, arguments.stages, arguments.split, arguments.blend, arguments.progress)
+    return {
+        "steps": made.steps,
+        "stages": made.stages,
+        "split": list(made.split),
+        "blend": made.blend,
+        "weights": [list(row) for row in made.weights],
+    }
+
+
+def show_schedule(result: dict[str, Any]) -> str:
+    return "\n".join(f"{i:4d}  " + "  ".join(f"{w:.3f}" for w in row) for i, row in enumerate(result["weights"]))
+
+
+def run_info(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .checkpoint.store import read_about, read_header
+
+    header = read_header(arguments.file)
+    tensors = {key: value for key, value in header.items() if key != "__metadata__"}
+    counts: dict[str, int] = {}
+    for key, value in tensors.items():
+        size = 1
+        for length in value["shape"]:
+            size *= length
+        part = key.split(".")[0]
+        counts[part] = counts.get(part, 0) + size
+    return {"file": str(arguments.file), **read_about(arguments.file), "parameters": counts, "tensors": len(tensors)}
+
+
+def show_info(result: dict[str, Any]) -> str:
+    preliminary = " (preliminary)" if result.get("preliminary") else ""
+    defaults = ", ".join(f"{k} {v}" for k, v in result["config"]["defaults"].items())
+    lines = [f"{result['file']}: {result.get('name', 'unnamed')}{preliminary}, preset {result['config']['preset']}"]
+    lines += [f"  {part}: {count / 1e6:.2f} M parameters" for part, count in result["parameters"].items()]
+    return "\n".join([*lines, f"  defaults: {defaults}"])
+
+
+def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .memory import keep_memory
+    from .training.run import RECIPES, train
+
+    if arguments.recipe not in RECIPES:
+        raise InputError(f"unknown recipe {arguments.recipe!r}; choose one of {', '.join(RECIPES)}")
+    keep_memory()
+    about = train(arguments.folder, arguments.output, RECIPES[arguments.recipe](arguments.seed), arguments.device)
+    return {"output": str(arguments.output), **about}
+
+
+def show_train(result: dict[str, Any]) -> str:
+    training = result["training"]
+    spent = ", ".join(f"{k} {v} s" for k, v in training["seconds"].items())
+    return f"{result['output']}: {spent}; VAE {training['vae_psnr_db']} dB"
+
+
+def run_contact_sheet(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .video import contact_sheet
+
+    output = arguments.output or arguments.video.with_suffix(".png")
+    return {"output": str(contact_sheet(arguments.video, output))}

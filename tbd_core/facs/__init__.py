@@ -1,0 +1,1 @@
+"""Facial Action Coding System: action units, emotions and rules as data. No torch."""

@@ -1,0 +1,28 @@
+"""Latents [F, C, h, w] → pictures uint8 [F, H, W, 3]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+DECODED_PIXELS = 14 * 128 * 128  # at once: bounded memory whatever the size
+
+
+@torch.inference_mode()
+def decode(vae: Any, latents: Tensor) -> ndarray:
+    """`vae` is diffusers' AutoencoderKL; `latents` are scaled, as the denoiser's."""
+    parameter = next(vae.parameters())
+    pixels = latents.shape[2] * latents.shape[3] * 64
+    pictures = []
+    for chunk in latents.split(max(1, DECODED_PIXELS // pixels)):
+        scaled = (chunk / vae.config.scaling_factor).to(parameter.device, parameter.dtype)
+        drawn = vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample.float()
+        bytes_ = ((drawn.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        pictures.append(bytes_.permute(0, 2, 3, 1).cpu())
+    return torch.cat(pictures).numpy()

@@ -1,0 +1,316 @@
+"""Portrait + speech + emotion → video: the whole job, one stage a line.
+
+Everything a user can get wrong is checked before a network is loaded. Finished clips are kept beside the output until
+the video is whole, so that a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .checkpoint import store
+from .config import GenerateOptions, GenerateResult, ModelConfig
+from .cot_fa.review import over_budget, require_words, review_prompts
+from .cot_fa.think import think
+from .errors import InputError
+from .flow import OnStep, Portrait, Schedule, Speech, Thought
+from .parts import PartStore, fingerprint
+from .portrait import check_portrait, check_size, load_portrait
+from .progressive import make_schedule
+from .speech import load_speech, normalise, window_frames
+from .units import CLIP_FRAMES, FPS, MOTION_FRAMES
+from .video import VideoWriter, check_output
+
+
+if TYPE_CHECKING:
+    import torch
+    from numpy import ndarray
+
+    from .denoise import Job
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before a network is loaded."""
+
+    options: GenerateOptions
+    config: ModelConfig
+    model_name: str
+    thought: Thought
+    stages: tuple[str, ...]  # K prompts
+    negative: str
+    schedule: Schedule
+    guidance: float
+    portrait: Portrait
+    speech: Speech
+    warnings: tuple[str, ...]
+
+    @property
+    def num_clips(self) -> int:
+        return math.ceil(self.speech.num_frames / CLIP_FRAMES)
+
+    def prompts(self) -> dict[str, Any]:
+        """The words that guided, for the record."""
+        two = {"coarse": self.stages[0], "fine": self.stages[1]} if not self.options.prompts else {}
+        return {**two, "stages": list(self.stages), "negative": self.negative}
+
+
+def plan(options: GenerateOptions) -> Plan:
+    """Check everything and think. Raises InputError; loads no network and imports torch only for the two inputs."""
+    check_options(options)
+    about = store.read_about(options.model)
+    config = ModelConfig.from_dict(about["config"])
+    defaults = config.defaults
+    check_output(options.output)
+    for what, source in (("portrait", options.portrait), ("speech", options.speech)):
+        if Path(source).exists() and Path(options.output).exists() and os.path.samefile(source, options.output):
+            raise InputError(f"output {options.output} is also the {what}; give another output")
+    check_portrait(options.portrait)
+
+    thought = think(options.emotion, options.intensity, options.subject, portrait=Path(options.portrait).name)
+    stages, negative, said = settle_prompts(options, thought)
+    steps = defaults.steps if options.steps is None else options.steps
+    split = options.split or (defaults.split if len(stages) == len(defaults.split) + 1 else None)
+    schedule = make_schedule(steps, len(stages), split, options.blend or defaults.blend)
+    speech = load_speech(options.speech)
+    portrait = load_portrait(options.portrait, options.size, defaults.size)
+    return Plan(
+        options=options,
+        config=config,
+        model_name=about.get("name", Path(options.model).stem),
+        thought=thought,
+        stages=stages,
+        negative=negative,
+        schedule=schedule,
+        guidance=defaults.guidance if options.guidance is None else options.guidance,
+        portrait=portrait,
+        speech=speech,
+        warnings=(*said, *portrait.warnings, *speech.warnings),
+    )
+
+
+def check_options(options: GenerateOptions) -> None:
+    """The numbers and names that belong to no file."""
+    for name, value in (
+        ("guidance", options.guidance), ("text-scale", options.text_scale), ("audio-scale", options.audio_scale),
+    ):  # fmt: skip
+        if value is not None and not 0 <= value <= 30:  # NaN is not between either
+            raise InputError(f"--{name} is {value}; give a number from 0 to 30")
+    if not 0 <= options.seed < 2**63:
+        raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**63 - 1}")
+    if options.device.split(":")[0] not in DEVICES:
+        raise InputError(f"unknown device {options.device!r}; choose one of {', '.join(DEVICES)}")
+    if options.dtype not in DTYPES:
+        raise InputError(f"unknown dtype {options.dtype!r}; choose one of {', '.join(DTYPES)}")
+    if options.size is not None:
+        check_size(options.size)
+
+
+def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """(K prompts, negative, warnings): the thinker's, or the user's own words in their place."""
+    for name, text in (("coarse", options.coarse), ("fine", options.fine)):
+        if text is not None:
+            require_words(name, text)
+    if options.prompts:
+        if options.coarse is not None or options.fine is not None:
+            raise InputError(
+                f"{len(options.prompts)} --prompt and also --coarse or --fine were given; use one or the other"
+            )
+        warnings = [*thought.warnings]
+        for i, text in enumerate(options.prompts, start=1):
+            require_words(f"stage {i}", text)
+            warnings += over_budget(f"stage {i}", text)
+        negative = thought.prompts.negative if options.negative is None else options.negative
+        return options.prompts, negative, (*warnings, *over_budget("negative", negative))
+
+    own = {k: v for k in ("coarse", "fine", "negative") if (v := getattr(options, k)) is not None}
+    prompts = replace(thought.prompts, **own)
+    said = review_prompts(prompts, thought.action_units) if own else ()
+    return (prompts.coarse, prompts.fine), prompts.negative, tuple(dict.fromkeys((*thought.warnings, *said)))
+
+
+def generate(options: GenerateOptions, on_step: OnStep | None = None) -> GenerateResult:
+    """The whole job. Raises InputError for anything the user can mend; whatever `on_step` raises passes through, and
+    what was finished by then is kept for the next run of the same command."""
+    began = time.monotonic()
+    job_plan = plan(options)
+    parts = PartStore(options.output, part_key(job_plan))
+    clips = draw(job_plan, parts, on_step)
+    height, width = job_plan.portrait.pixels.shape[2:]
+    left = job_plan.speech.num_frames
+    # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
+    for _ in clips:
+        pass
+    with VideoWriter(options.output, width, height, FPS, options.speech, metadata(job_plan)) as video:
+        for index in range(job_plan.num_clips):
+            part = parts.load(index)
+            if part is None:
+                raise InputError(f"clip {index} of {parts.folder} vanished; run the same command again")
+            video.write(part[0][:left])
+            left -= len(part[0])
+    parts.delete()
+    return GenerateResult(
+        output=str(options.output),
+        frames=job_plan.speech.num_frames,
+        fps=FPS,
+        seconds=job_plan.speech.num_frames / FPS,
+        width=width,
+        height=height,
+        seed=options.seed,
+        model=job_plan.model_name,
+        wall_seconds=round(time.monotonic() - began, 2),
+        peak_mb=peak_mb(),
+        prompts=job_plan.prompts(),
+        warnings=job_plan.warnings,
+    )
+
+
+def draw(job_plan: Plan, parts: PartStore, on_step: OnStep | None) -> Iterator[ndarray]:
+    """The clips' frames, uint8 [F, H, W, 3], each kept in `parts` before it is given out; those that are there already
+    are not drawn again. Networks are loaded when the first missing clip is met."""
+    import numpy as np
+    import torch
+
+    job, windows, before = None, None, None
+    for index in range(job_plan.num_clips):
+        part = parts.load(index)
+        if part is None:
+            from . import denoise, frames
+
+            if job is None:
+                job, windows = prepare(job_plan)
+            if before is None:
+                before = denoise.first_motion(job.portrait)
+            assert windows is not None
+            here = windows[index * CLIP_FRAMES : (index + 1) * CLIP_FRAMES]
+            latents = denoise.draw_clip(job, here, before, index, job_plan.num_clips, on_step)
+            part = frames.decode(job.networks.vae, latents), latents[-MOTION_FRAMES:].numpy()
+            parts.save(index, *part)
+        before = torch.from_numpy(np.array(part[1]))
+        yield part[0]
+
+
+def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
+    """Load the networks and encode what stays the same: (job, audio windows [F, window, L, C] of whole clips)."""
+    import torch
+
+    from . import conditioning, denoise
+
+    options = job_plan.options
+    device = pick_device(options.device)
+    networks, config = store.load(options.model, device, pick_dtype(options.dtype, device))
+    with torch.inference_mode():
+        empty = conditioning.text_states(networks, "")
+        portrait = conditioning.portrait_latents(networks, job_plan.portrait.pixels)
+        # The tail clip is padded with silence, then trimmed.
+        heard = conditioning.speech_features(
+            networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES
+        )
+        job = denoise.Job(
+            networks=networks,
+            config=config,
+            schedule=job_plan.schedule,
+            guidance=denoise.Guidance(job_plan.guidance, options.text_scale, options.audio_scale),
+            stages=tuple(conditioning.text_states(networks, text) for text in job_plan.stages),
+            negative=conditioning.text_states(networks, job_plan.negative),
+            empty=empty,
+            portrait=portrait,
+            reference=denoise.see(networks, portrait, empty),
+            seed=options.seed,
+        )
+    return job, window_frames(heard)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: CUDA, then MPS, then the CPU. InputError when the device asked for is not there."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(d for d in ("cuda", "mps", "cpu") if there[d])
+    if not there[name.split(":")[0]]:
+        found = ", ".join(d for d, ok in there.items() if ok)
+        raise InputError(f"device {name!r} is not available here; this machine has {found}")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: fp16 on CUDA and MPS; on the CPU bf16 where it multiplies bf16 itself, else fp32."""
+    import torch
+
+    if name == "auto":
+        if device.type != "cpu":
+            return torch.float16
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        return torch.bfloat16 if native else torch.float32
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+
+
+def part_key(job_plan: Plan) -> dict[str, Any]:
+    """Everything that determines the picture."""
+    options = job_plan.options
+    model = Path(options.model).stat()
+    return {
+        "version": __version__,
+        "portrait": fingerprint(job_plan.portrait.pixels),
+        "speech": fingerprint(job_plan.speech.waveform),
+        "frames": job_plan.speech.num_frames,
+        "stages": job_plan.stages,
+        "negative": job_plan.negative,
+        "schedule": asdict(job_plan.schedule),
+        "guidance": [job_plan.guidance, options.text_scale, options.audio_scale],
+        "seed": options.seed,
+        "device": options.device,
+        "dtype": options.dtype,
+        "model": [
+            hashlib.sha256(json.dumps(store.read_header(options.model)).encode()).hexdigest(),
+            model.st_size,
+            model.st_mtime_ns,
+        ],
+    }
+
+
+def metadata(job_plan: Plan) -> dict[str, Any]:
+    """What the video says about itself; VideoWriter adds that it is synthetic."""
+    return {
+        "generator": f"think-before-draw {__version__}",
+        "model": job_plan.model_name,
+        "seed": job_plan.options.seed,
+        "emotion": job_plan.thought.emotion,
+        "intensity": job_plan.thought.intensity,
+        "prompts": job_plan.prompts(),
+        "steps": job_plan.schedule.steps,
+        "guidance": job_plan.guidance,
+        "blend": job_plan.schedule.blend,
+        "split": list(job_plan.schedule.split),
+        "size": [job_plan.portrait.pixels.shape[3], job_plan.portrait.pixels.shape[2]],
+    }
+
+
+def peak_mb() -> float:
+    """Largest memory this process has held, in MB."""
+    with suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    import psutil  # Windows has no resource module; accelerate brings psutil
+
+    return round(getattr(psutil.Process().memory_info(), "peak_wset", 0) / 1e6, 1)
+
+
+__all__ = ["Plan", "draw", "generate", "plan", "prepare"]

@@ -1,0 +1,70 @@
+"""Pictures side by side: contact sheets, and the chart of all action units at all levels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..flow import LEVELS
+from .face import AU_NUMBERS, Face, neutral_face, random_identity
+from .portrait import render
+
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CHART_SEED = 90022  # the sample portrait: an identity whose brows, lids and lips are easy to see
+
+
+def contact_sheet(images: Tensor, columns: int) -> Image.Image:
+    """`images` [B, 3, H, W] in [0, 1], row by row, `columns` to a row; missing ones are white."""
+    from PIL import Image
+
+    count, _, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = torch.ones(rows * columns, 3, height, width)
+    sheet[:count] = images
+    grid = (
+        sheet.view(rows, columns, 3, height, width)
+        .permute(0, 3, 1, 4, 2)
+        .reshape(rows * height, columns * width, 3)
+    )
+    return Image.fromarray((grid.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+
+
+def face_chart(size: int, identity: Tensor | None = None, blocks: int = 2) -> Image.Image:
+    """Each action unit of `AU_NUMBERS` in a row: at A-E on both sides, then at E on the subject's left alone.
+
+    `size`: pixels of one face. `identity` [1, NUM_IDENTITY]. `blocks`: the rows stand in this many columns.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if identity is None:
+        identity = random_identity(torch.Generator().manual_seed(CHART_SEED), 1)
+    count, levels = len(AU_NUMBERS), len(LEVELS)
+    units = torch.zeros(count, levels + 1, count, 2)
+    for row in range(count):
+        units[row, :levels, row] = (torch.arange(levels) + 1.0)[:, None] / levels
+        units[row, levels, row, 0] = 1.0
+    units = units.flatten(0, 1)
+    rest = neutral_face(identity[:1].expand(len(units), -1))
+    faces = contact_sheet(render(Face(rest.identity, units, rest.mouth, rest.blink), size), levels + 1)
+
+    rows, margin, wide = -(-count // blocks), max(12, size // 6), faces.width
+    label = size // 2
+    chart = Image.new("RGB", ((wide + label) * blocks, rows * size + margin), "white")
+    draw, font = ImageDraw.Draw(chart), ImageFont.load_default(max(8, size // 8))
+    for block in range(blocks):
+        x = block * (wide + label)
+        here = min(rows, count - block * rows)
+        chart.paste(
+            faces.crop((0, block * rows * size, wide, (block * rows + here) * size)), (x + label, margin)
+        )
+        for column, title in enumerate((*LEVELS, "E, left")):
+            draw.text((x + label + (column + 0.5) * size, margin / 2), title, "black", font, anchor="mm")
+        for row in range(here):
+            number = AU_NUMBERS[block * rows + row]
+            draw.text((x + label / 2, margin + (row + 0.5) * size), f"AU{number}", "black", font, anchor="mm")
+    return chart

@@ -1,0 +1,178 @@
+"""From 32 identity numbers to the dimensions and colours of a drawn person. All choices are ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .face import IDENTITY
+
+
+SKIN = (
+    (1.0, 0.89, 0.82),
+    (0.98, 0.82, 0.70),
+    (0.90, 0.70, 0.54),
+    (0.74, 0.52, 0.36),
+    (0.54, 0.36, 0.25),
+    (0.38, 0.25, 0.18),
+)
+HAIR = (
+    (0.11, 0.09, 0.11),
+    (0.22, 0.14, 0.11),
+    (0.42, 0.25, 0.15),
+    (0.66, 0.30, 0.13),
+    (0.90, 0.72, 0.42),
+    (0.80, 0.79, 0.80),
+)
+IRIS = (
+    (0.30, 0.17, 0.09),
+    (0.46, 0.30, 0.12),
+    (0.33, 0.45, 0.18),
+    (0.20, 0.47, 0.62),
+    (0.30, 0.52, 0.85),
+    (0.45, 0.52, 0.58),
+)
+LIP = (0.78, 0.22, 0.28)
+
+# A hair style: crown above the head, sides beyond the face, y where it ends behind, y of the hairline in the
+# middle, how far the hairline falls at the temples, curls, bun.
+STYLES = (
+    # crown  sides  ends   line   fall  curls  bun
+    (0.06, 0.03, -0.02, -0.50, 0.20, 0.00, 0.0),  # cropped
+    (0.14, 0.06, 0.02, -0.46, 0.30, 0.00, 0.0),  # short, parted
+    (0.13, 0.12, 0.52, -0.36, 0.10, 0.00, 0.0),  # bob with a fringe
+    (0.12, 0.13, 1.20, -0.52, 0.44, 0.00, 0.0),  # long, parted
+    (0.20, 0.22, 0.30, -0.44, 0.26, 0.035, 0.0),  # curls
+    (0.10, 0.05, 0.02, -0.50, 0.34, 0.00, 1.0),  # bun
+    (0.16, 0.18, 1.20, -0.40, 0.40, 0.025, 0.0),  # long waves
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Dimensions [B, 1, 1] in picture units, colours [B, 3, 1, 1] in [0, 1]."""
+
+    traits: dict[str, Tensor]  # the identity numbers by name, [B, 1, 1]
+    face_x: Tensor
+    face_y: Tensor
+    chin_y: Tensor
+    jaw_power: Tensor
+    eye_x: Tensor
+    eye_y: Tensor
+    eye_w: Tensor
+    eye_h: Tensor
+    eye_tilt: Tensor
+    brow_y: Tensor
+    brow_half: Tensor
+    brow_arch: Tensor
+    nose_y: Tensor
+    nose_w: Tensor
+    mouth_y: Tensor
+    mouth_w: Tensor
+    lip: Tensor
+    beard: Tensor  # 0 none .. 1 full
+    glasses: Tensor  # 0 or 1
+    light: Tensor  # -1 from the left .. 1 from the right
+    hair: dict[str, Tensor]  # a row of STYLES by name, [B, 1, 1]
+    skin: Tensor
+    skin_shade: Tensor
+    skin_light: Tensor
+    crease: Tensor  # wrinkles and lid folds
+    hair_colour: Tensor
+    brow_colour: Tensor
+    iris: Tensor
+    lip_colour: Tensor
+    blush: Tensor
+    cloth: Tensor
+    cloth_shade: Tensor
+    backdrop: tuple[Tensor, Tensor]
+
+
+def mix(a: Tensor, b: Tensor | float, share: Tensor | float) -> Tensor:
+    return a + (b - a) * share
+
+
+def on_scale(stops: tuple, position: Tensor) -> Tensor:
+    """The colour at `position` [B] in [0, 1] along `stops`: [B, 3, 1, 1]."""
+    table = torch.tensor(stops, device=position.device)
+    place = position.clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().clamp(max=len(stops) - 2)
+    below, share = low.long(), (place - low)[:, None]
+    return mix(table[below], table[below + 1], share)[..., None, None]
+
+
+def hsv(hue: Tensor, saturation: Tensor | float, value: Tensor | float) -> Tensor:
+    """Colours [B, 3, 1, 1] from `hue` [B] in turns."""
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=hue.device)
+    k = (offsets + 6 * hue[:, None]) % 6
+    part = torch.minimum(k, 4 - k).clamp(0, 1)
+    saturation, value = (torch.as_tensor(n).expand(len(hue))[:, None] for n in (saturation, value))
+    return (value * (1 - saturation * part))[..., None, None]
+
+
+def look(identity: Tensor) -> Look:
+    """Who `identity` [B, NUM_IDENTITY] in [0, 1] is."""
+    flat = dict(zip(IDENTITY, identity.float().unbind(1), strict=True))
+    t = {name: value[:, None, None] for name, value in flat.items()}
+    centred = {name: 2 * value - 1 for name, value in t.items()}
+    style = (flat["hair_style"] * len(STYLES)).long().clamp(0, len(STYLES) - 1)
+    rows = torch.tensor(STYLES, device=identity.device)[style]
+    names = ("crown", "sides", "ends", "line", "fall", "curls", "bun")
+    hair = {name: value[:, None, None] for name, value in zip(names, rows.unbind(1), strict=True)}
+
+    skin = on_scale(SKIN, flat["skin_tone"])
+    warmth = torch.tensor([0.015, 0.0, -0.04], device=identity.device)[None, :, None, None]
+    skin = (skin + warmth * centred["skin_warmth"][:, None]).clamp(0, 1)
+    tint = skin.new_tensor([0.80, 0.66, 0.62])[None, :, None, None]
+    hair_colour = on_scale(HAIR, flat["hair_tone"]) * (0.85 + 0.3 * t["hair_shade"][:, None])
+    lip_base = skin * skin.new_tensor([0.86, 0.54, 0.54])[None, :, None, None]
+    lip_red = skin.new_tensor(LIP)[None, :, None, None]
+    cloth = hsv(
+        flat["cloth_hue"], 0.25 + 0.5 * flat["cloth_style"], 0.35 + 0.55 * ((flat["cloth_style"] * 7) % 1)
+    )
+    tone, hue = flat["background_tone"], flat["background_hue"]
+    backdrop = (
+        hsv(hue, 0.18 + 0.32 * tone, 0.96 - 0.30 * tone),
+        hsv((hue + 0.08) % 1, 0.25 + 0.35 * tone, 0.80 - 0.38 * tone),
+    )
+    brow_y = -0.300 - 0.03 * centred["brow_height"]
+    return Look(
+        traits=t,
+        face_x=0.575 + 0.045 * centred["face_width"],
+        face_y=torch.full_like(t["light"], 0.02),
+        chin_y=0.775 + 0.035 * centred["chin_length"],
+        jaw_power=2.25 + 0.35 * centred["jaw_width"],
+        eye_x=0.262 + 0.02 * centred["eye_distance"],
+        eye_y=-0.055 + 0.025 * centred["eye_height"],
+        eye_w=0.168 + 0.014 * centred["eye_size"],
+        eye_h=0.108 + 0.016 * centred["eye_size"],
+        eye_tilt=0.022 * centred["eye_tilt"] + 0.008,
+        brow_y=brow_y,
+        brow_half=0.021 + 0.013 * t["brow_thickness"],
+        brow_arch=0.035 + 0.022 * centred["brow_arch"],
+        nose_y=0.225 + 0.03 * centred["nose_length"],
+        nose_w=0.105 + 0.025 * centred["nose_width"],
+        mouth_y=0.475 + 0.015 * centred["nose_length"],
+        mouth_w=0.235 + 0.03 * centred["mouth_width"],
+        lip=0.050 + 0.017 * centred["lip_fullness"],
+        beard=((t["beard"] - 0.72) / 0.28).clamp(0, 1),
+        glasses=(t["glasses"] > 0.8).float(),
+        light=centred["light"],
+        hair=hair,
+        skin=skin,
+        skin_shade=skin * tint,
+        skin_light=mix(skin, 1.0, 0.35),
+        crease=skin * skin.new_tensor([0.62, 0.45, 0.42])[None, :, None, None],
+        hair_colour=hair_colour.clamp(0, 1),
+        brow_colour=(hair_colour * hair_colour.new_tensor([0.66, 0.52, 0.42])[None, :, None, None]).clamp(
+            0, 1
+        ),
+        iris=on_scale(IRIS, flat["eye_colour"]),
+        lip_colour=mix(lip_base, lip_red, 0.65 * t["lip_redness"][:, None].square()),
+        blush=mix(skin, skin.new_tensor([0.90, 0.35, 0.33])[None, :, None, None], 0.5),
+        cloth=cloth,
+        cloth_shade=cloth * 0.72,
+        backdrop=backdrop,
+    )

@@ -1,0 +1,217 @@
+"""One self-describing file: what goes in comes out, and every damaged or foreign file is told apart."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tbd_core.checkpoint import store
+from tbd_core.errors import InputError
+from tbd_core.models.build import build
+
+
+KEY = "denoising_unet.conv_in.weight"
+
+
+@pytest.fixture(scope="module")
+def bundle(small_bundle):
+    """(tensors, `tbd` entry) of the small bundle, to be altered and written elsewhere."""
+    return load_file(small_bundle), store.read_about(small_bundle)
+
+
+@pytest.fixture
+def write(bundle, tmp_path):
+    """Writes the small bundle with `tensors` and `about` replacing or (None) removing entries."""
+
+    def write(tensors: dict | None = None, about: dict | None = None, entry: str | None = None):
+        kept = {k: v for k, v in {**bundle[0], **(tensors or {})}.items() if v is not None}
+        path = tmp_path / "changed.safetensors"
+        save_file(kept, path, {"tbd": entry or json.dumps({**bundle[1], **(about or {})})})
+        return path
+
+    return write
+
+
+def fails(path, pattern: str) -> None:
+    with pytest.raises(InputError, match=pattern) as caught:
+        store.load(path)
+    assert "\n" not in str(caught.value) and re.search("(leave --model out|copy or download)", str(caught.value))
+
+
+def test_what_is_saved_as_fp16_loads_as_its_fp16_rounding(small_config, fill, tmp_path):
+    networks = build(small_config)
+    for seed, (_, module) in enumerate(networks.items()):
+        fill(module, seed)
+    path = tmp_path / "net.safetensors"
+    store.save(path, networks, small_config, {"name": "n"}, torch.float16)
+    loaded, config = store.load(path)
+    assert config == small_config
+    for (prefix, before), (_, after) in zip(networks.items(), loaded.items(), strict=True):
+        expected, got = before.state_dict(), after.state_dict()
+        assert expected.keys() == got.keys()
+        for key, value in got.items():
+            wanted = expected[key].half().float() if value.is_floating_point() else expected[key]
+            assert torch.equal(value, wanted), f"{prefix}.{key}"
+            assert value.dtype == wanted.dtype
+
+
+def test_loaded_networks_are_frozen_and_complete(small_bundle):
+    networks, _ = store.load(small_bundle, dtype=torch.bfloat16)
+    for prefix, module in networks.items():
+        assert not module.training, prefix
+        assert not any(p.requires_grad for p in module.parameters()), prefix
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            assert value.device.type == "cpu", f"{prefix}.{name} was left without a value"
+            assert not value.is_floating_point() or value.dtype == torch.bfloat16, f"{prefix}.{name}"
+
+
+def test_a_loaded_bundle_computes_what_the_saved_one_did(small_bundle, small_config, fill):
+    networks, _ = store.load(small_bundle)
+    fresh = build(small_config)
+    for seed, (_, module) in enumerate(fresh.items()):
+        fill(module, seed).half().float()
+    ids = torch.tensor([[49406, 320, 2533, 49407]])
+    sound, pixels = torch.randn(1, 6400), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for run in (
+            lambda nets: nets.text_encoder(input_ids=ids).last_hidden_state,
+            lambda nets: nets.audio_encoder(sound).last_hidden_state,
+            lambda nets: nets.vae.encode(pixels).latent_dist.mean,
+        ):
+            assert torch.allclose(run(networks), run(fresh), atol=1e-5)
+
+
+def test_the_header_is_read_without_torch(small_bundle, root):
+    code = (
+        "import sys, pathlib; from tbd_core.checkpoint import store; p = pathlib.Path(sys.argv[1]);"
+        "print(store.read_about(p)['name'], store.read_config(p).defaults.size);"
+        "sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, small_bundle], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "small 64\n"), done.stderr
+
+
+def test_the_file_has_ordinary_permissions(small_bundle):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(small_bundle.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_text_encoder_keys_of_transformers_4_and_5_fit_alike(bundle, write, old):
+    prefix, renamed = "text_encoder.", {}
+    for key, value in bundle[0].items():
+        if key.startswith(prefix):
+            name = key.removeprefix(prefix).removeprefix("text_model.")
+            renamed |= {key: None, f"{prefix}{'text_model.' if old else ''}{name}": value}
+    networks, _ = store.load(write(renamed))
+    table = next(v for k, v in networks.text_encoder.state_dict().items() if k.endswith("token_embedding.weight"))
+    assert torch.equal(table, next(v for k, v in bundle[0].items() if k.endswith("token_embedding.weight")).float())
+
+
+# Files that are no bundle.
+
+
+def test_a_missing_file_is_named(tmp_path):
+    fails(tmp_path / "gone.safetensors", r"gone\.safetensors does not exist")
+
+
+def test_a_folder_is_refused(tmp_path):
+    fails(tmp_path, "is a folder")
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / "empty.safetensors"
+    path.touch()
+    fails(path, r"0 bytes")
+
+
+@pytest.mark.parametrize("content", [b"abc", bytes(range(256)) * 4, b"\x02" + b"\0" * 7 + b"[]" + b"x" * 90])
+def test_random_bytes_are_refused(tmp_path, content):
+    path = tmp_path / "noise.safetensors"
+    path.write_bytes(content)
+    fails(path, rf"\({len(content)} bytes\) is not a safetensors file")
+
+
+@pytest.mark.parametrize("change", [-100, 7])
+def test_a_file_cut_short_or_grown_says_both_sizes(small_bundle, tmp_path, change):
+    data = small_bundle.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(data[:change] if change < 0 else data + b"\0" * change)
+    fails(path, rf"has {len(data) + change} bytes but its header promises {len(data)}")
+
+
+def test_a_file_cut_inside_its_header_is_refused(small_bundle, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(small_bundle.read_bytes()[:500])
+    fails(path, r"\(500 bytes\) is not a safetensors file")
+
+
+# Safetensors that are no bundle of ours, or not a whole one.
+
+
+def test_a_foreign_safetensors_is_refused_with_its_tensor_count(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2), "b": torch.zeros(3)}, path)
+    fails(path, "has 2 tensors but no Think-Before-Draw header")
+
+
+def test_another_format_version_is_refused(write):
+    fails(write(about={"format": 9}), "has bundle format 9; this version reads 1")
+
+
+@pytest.mark.parametrize("entry", ["{broken", "[1]", "7"])
+def test_an_unreadable_entry_is_refused(write, entry):
+    fails(write(entry=entry), "unreadable Think-Before-Draw header")
+
+
+def test_a_description_that_cannot_be_built_is_refused(write, bundle):
+    config = bundle[1]["config"]
+    fails(write(about={"config": {}}), "describes no model that can be built .*preset")
+    widths = {**config["unet"], "block_out_channels": [32, 32, 33, 32]}
+    fails(write(about={"config": {**config, "unet": widths}}), r"width 33 is not a multiple of norm_num_groups \(16\)")
+    fails(write(about={"config": {**config, "unet": {**config["unet"], "wings": 2}}}), "wings")
+
+
+def test_a_missing_key_is_counted(write):
+    fails(write({KEY: None}), "denoising_unet lacks 1 keys, has 0 unknown and 0 of another shape")
+
+
+def test_an_unknown_key_is_counted(write):
+    fails(write({"vae.wings": torch.zeros(1)}), "vae lacks 0 keys, has 1 unknown and 0 of another shape")
+
+
+def test_another_shape_is_counted(write):
+    fails(write({KEY: torch.zeros(32, 4, 1, 1)}), "denoising_unet lacks 0 keys, has 0 unknown and 1 of another shape")
+
+
+# Writing.
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(small_config, tmp_path, monkeypatch, error):
+    def half(tensors, filename, metadata=None):
+        with open(filename, "wb") as file:
+            file.write(b"half")
+        raise error
+
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("safetensors.torch.save_file", half)
+    kind = InputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(kind) as caught:
+        store.save(path, build(small_config), small_config, {}, torch.float16)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
+    if kind is InputError:
+        assert re.fullmatch(r".*net\.safetensors could not be written \(No space .*\); free some space.*", str(caught.value))
+
+
+def test_a_folder_that_is_not_there_is_said(small_config, tmp_path):
+    with pytest.raises(InputError, match="could not be written .*No such file"):
+        store.save(tmp_path / "no" / "net.safetensors", build(small_config), small_config, {}, torch.float16)

@@ -1,0 +1,247 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tbd_core.synthetic.chart import contact_sheet, face_chart
+from tbd_core.synthetic.clip import mouth_from_sound, talking_clip
+from tbd_core.synthetic.portrait import (
+    AU_NUMBERS,
+    NUM_IDENTITY,
+    SIDED_UNITS,
+    Face,
+    neutral_face,
+    random_identity,
+    render,
+)
+from tbd_core.synthetic.speech import babble
+
+
+SAMPLE = Path(__file__).parents[2] / "tbd_core" / "assets" / "sample"
+SIZE = 96
+LEFT, RIGHT = 0, 1
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def acting(rows: list[tuple[int, float, float]], seed: int = 90022) -> Face:
+    """One person; in each row one unit acts at (left, right)."""
+    rest = neutral_face(random_identity(seeded(seed), 1).expand(len(rows), -1))
+    for i, (number, left, right) in enumerate(rows):
+        rest.units[i, AU_NUMBERS.index(number)] = torch.tensor([left, right])
+    return rest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small maps are drawn faster by one thread than by many that wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def levels() -> torch.Tensor:
+    """Pictures of every unit at levels 0, A..E: [units, 6, 3, H, W]."""
+    rows = [(number, k / 5, k / 5) for number in AU_NUMBERS for k in range(6)]
+    return render(acting(rows), SIZE).unflatten(0, (len(AU_NUMBERS), 6))
+
+
+def test_every_action_unit_visibly_changes_the_face(levels):
+    changed = (levels[:, 5] - levels[:, 0]).abs().amax(1) > 0.1
+    assert len(AU_NUMBERS) >= 18
+    for number, pixels in zip(AU_NUMBERS, changed.flatten(1).sum(1).tolist(), strict=True):
+        assert pixels >= 20, f"AU{number} changes only {pixels} of {SIZE * SIZE} pixels"
+
+
+def test_change_grows_with_every_level(levels):
+    change = (levels - levels[:, :1]).square().flatten(2).sum(2).sqrt()
+    assert (change.diff(dim=1) > 0).all(), change
+
+
+def test_no_two_units_look_alike(levels):
+    shapes = (levels[:, 5] - levels[:, 0]).flatten(1)
+    alike = torch.nn.functional.cosine_similarity(shapes[:, None], shapes[None], dim=-1)
+    alike.fill_diagonal_(0)
+    assert alike.max() < 0.9
+
+
+@pytest.mark.parametrize("number", SIDED_UNITS)
+def test_the_left_unit_moves_the_subjects_left_alone(number):
+    rest, left, right = render(acting([(number, 0, 0), (number, 1, 0), (number, 0, 1)]), SIZE)
+    half = SIZE // 2  # the subject's left is the viewer's right
+    assert (left - rest)[..., half + 1 :].abs().max() > 0.1
+    assert (left - rest)[..., : half - 1].abs().max() < 1e-5
+    assert (right - rest)[..., : half - 1].abs().max() > 0.1
+    assert (right - rest)[..., half + 1 :].abs().max() < 1e-5
+
+
+def test_speech_opens_rounds_and_spreads_the_mouth_on_top_of_the_units():
+    face = acting([(12, 1, 1)] * 4)
+    face.mouth[1:] = torch.eye(3)
+    pictures = render(face, SIZE)
+    for spoken in pictures[1:]:
+        assert ((spoken - pictures[0]).abs().amax(0) > 0.1).sum() > 20
+    above = (pictures[1] - pictures[0]).abs()[:, : SIZE // 2]  # eyes and brows stay
+    assert above.max() < 0.01
+
+
+def test_a_blink_shuts_the_eyes_as_unit_43_does():
+    face = acting([(43, 1, 1), (43, 0, 0)])
+    face.blink[1] = 1
+    shut, blink = render(face, SIZE)
+    assert torch.equal(shut, blink)
+
+
+def test_a_face_looks_the_same_at_any_size():
+    face = neutral_face(random_identity(seeded(3), 4))
+    small, large = render(face, 128), render(face, 256)
+    halved = torch.nn.functional.avg_pool2d(large, 2)
+    assert small.shape == (4, 3, 128, 128)
+    assert (small - halved).abs().mean() < 0.006
+
+
+def test_edges_are_antialiased():
+    face = neutral_face(random_identity(seeded(90022), 1))
+    small, large = render(face, 64), render(face, 512)
+    truth = torch.nn.functional.avg_pool2d(large, 8)
+    jagged = large[..., 4::8, 4::8]
+    assert (small - truth).abs().mean() < 0.5 * (jagged - truth).abs().mean()
+
+
+def test_a_face_is_drawn_alike_alone_and_in_any_batch():
+    face = neutral_face(random_identity(seeded(5), 40))
+    together = render(face, 64)
+    alone = render(face[slice(37, 38)], 64)
+    assert (together[37:38] - alone).abs().max() < 1e-5
+
+
+def test_pose_moves_the_head_and_leaves_the_far_background():
+    face = neutral_face(random_identity(seeded(90022), 1).expand(2, -1))
+    face.pose[1] = torch.tensor([1.0, 0.5, -1.0])
+    rest, moved = render(face, SIZE)
+    assert (rest - moved).abs().mean() > 0.01
+    assert torch.equal(rest[:, :4, :4], moved[:, :4, :4])
+
+
+def test_identities_are_reproducible_different_and_within_range():
+    people = random_identity(seeded(1), 50)
+    assert people.shape == (50, NUM_IDENTITY)
+    assert torch.equal(people, random_identity(seeded(1), 50))
+    assert people.min() >= 0 and people.max() <= 1
+    pictures = render(neutral_face(people), 32)
+    assert pictures.min() >= 0 and pictures.max() <= 1 and pictures.isfinite().all()
+    distance = torch.cdist(pictures.flatten(1), pictures.flatten(1)) + 1e9 * torch.eye(50)
+    assert distance.min() > 2
+
+
+def test_extreme_identities_draw_finite_pictures():
+    ends = torch.stack([torch.zeros(NUM_IDENTITY), torch.ones(NUM_IDENTITY)])
+    everything = Face(ends, torch.ones(2, len(AU_NUMBERS), 2), torch.ones(2, 3), torch.ones(2))
+    assert render(everything, SIZE).isfinite().all()
+
+
+def test_silence_shuts_the_mouth():
+    assert mouth_from_sound(torch.zeros(16000), 25).eq(0).all()
+    assert mouth_from_sound(1e-3 * torch.randn(16000, generator=seeded(0)), 25).eq(0).all()  # -60 dBFS
+
+
+def test_the_gain_of_a_recording_does_not_matter():
+    voice = babble(seeded(2), 4.0)
+    voice = 0.9 * voice / voice.abs().max()
+    loud, soft = mouth_from_sound(voice, 100), mouth_from_sound(0.5 * voice, 100)
+    assert loud[:, 0].max() > 0.8
+    assert (loud - soft).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("frames", [1, 7, 50, 60])
+def test_there_is_one_mouth_for_every_frame(frames):
+    mouth = mouth_from_sound(babble(seeded(1), 2.0), frames)
+    assert mouth.shape == (frames, 3)
+    assert mouth.min() >= 0 and mouth.max() <= 1
+
+
+def test_no_frame_at_all_is_an_empty_curve():
+    assert mouth_from_sound(torch.zeros(0), 0).shape == (0, 3)
+
+
+def test_the_mouth_moves_with_the_sound_without_lag():
+    beep = torch.zeros(32000)
+    seconds = torch.arange(32000) / 16000
+    beep[640 * 20 : 640 * 25] = 0.3 * torch.sin(2 * math.pi * 700 * seconds)[640 * 20 : 640 * 25]
+    opening = mouth_from_sound(beep, 50)[:, 0]
+    assert opening[21:24].min() > 0.5
+    assert opening[:18].max() == 0 and opening[27:].max() == 0
+    assert (opening * torch.arange(50)).sum() / opening.sum() == pytest.approx(22, abs=0.1)
+
+
+def vowel(first: float, second: float, ratio: float) -> torch.Tensor:
+    """Two formants as two tones, the second `ratio` times as loud."""
+    seconds = torch.arange(16000) / 16000
+    tones = (torch.sin(2 * math.pi * hertz * seconds) for hertz in (first, second))
+    return 0.2 * next(tones) + 0.2 * ratio * next(tones)
+
+
+def test_a_dark_vowel_rounds_and_a_bright_one_spreads():
+    formants = ((300, 850, 0.15), (280, 2300, 0.1), (750, 1200, 0.6))
+    u, i, a = (mouth_from_sound(vowel(*f), 25)[5:20].mean(0) for f in formants)
+    assert u[1] > 0.8 and u[2] < 0.1
+    assert i[2] > 0.8 and i[1] < 0.1
+    assert a[0] > 1.5 * max(u[0], i[0])
+
+
+def test_babble_is_reproducible_speech_with_pauses_and_all_mouths():
+    voice = babble(seeded(4), 12.0)
+    assert voice.shape == (12 * 16000,) and voice.abs().max() <= 1 and voice.isfinite().all()
+    assert torch.equal(voice, babble(seeded(4), 12.0))
+    curves = torch.cat([mouth_from_sound(babble(seeded(s), 8.0), 200) for s in range(4)])
+    assert (curves[:, 0] < 0.05).float().mean() > 0.05
+    assert (curves.amax(0) > 0.8).all() and (curves.std(0) > 0.1).all()
+
+
+def test_a_talking_clip_keeps_the_person_and_blinks_now_and_then():
+    identity, units = random_identity(seeded(1), 1)[0], torch.rand(len(AU_NUMBERS), 2)
+    mouth = torch.rand(1000, 3)
+    clip = talking_clip(identity, units, mouth, seeded(1))
+    assert len(clip) == 1000 and torch.equal(clip.mouth, mouth)
+    assert torch.equal(clip.units[999], units) and torch.equal(clip.identity[500], identity)
+    begins = ((clip.blink[1:] > 0) & (clip.blink[:-1] == 0)).sum()
+    assert 8 <= begins <= 26  # in 40 s
+    assert clip.pose.eq(0).all()
+    again = talking_clip(identity, units, mouth, seeded(1), sway_amount=0.3)
+    assert torch.equal(again.blink, clip.blink) and 0 < again.pose.abs().max() <= 0.3
+
+
+def test_contact_sheet_lays_pictures_row_by_row():
+    pictures = torch.tensor([0.0, 0.2, 0.4])[:, None, None, None].expand(3, 3, 4, 6)
+    sheet = contact_sheet(pictures, 2)
+    assert sheet.size == (12, 8)
+    assert [sheet.getpixel(at)[0] for at in ((0, 0), (6, 0), (0, 4), (6, 4))] == [0, 51, 102, 255]
+
+
+def test_face_chart_has_a_row_for_each_unit():
+    chart = face_chart(16, blocks=2)
+    rows = -(-len(AU_NUMBERS) // 2)
+    assert chart.size == (2 * (6 * 16 + 8), rows * 16 + 12)
+
+
+def test_the_sample_portrait_is_what_its_readme_says():
+    from PIL import Image
+
+    drawn = contact_sheet(render(neutral_face(random_identity(seeded(90022), 1)), 512), 1)
+    shipped = Image.open(SAMPLE / "portrait.png")
+    assert shipped.size == (512, 512) and shipped.mode == "RGB"
+    difference = torch.tensor(list(drawn.tobytes())).sub(torch.tensor(list(shipped.tobytes()))).abs()
+    assert difference.max() <= 2
+
+
+def test_the_sample_speech_is_three_seconds_that_move_the_mouth():
+    import soundfile
+
+    waveform, rate = soundfile.read(SAMPLE / "speech.wav", dtype="float32")
+    assert rate == 16000 and waveform.shape == (48000,)
+    assert mouth_from_sound(torch.from_numpy(waveform), 75)[:, 0].max() > 0.8
