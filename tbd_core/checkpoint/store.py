@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import ModelConfig
 from ..errors import InputError
 from ..files import atomic, require_file, write_error
+from ..units import TEXT_TOKENS
 
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def save(path: Path, networks: Networks, config: ModelConfig, about: dict[str, A
         raise write_error(path, error) from error
 
 
-def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[Networks, ModelConfig]:
+def load(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[Networks, ModelConfig]:
     """Build the networks a bundle describes, fill and freeze them. InputError names missing or unknown keys."""
     import torch
     from safetensors import SafetensorError
@@ -114,9 +117,10 @@ def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | No
         raise InputError(f"{path} is damaged ({error}); {WAY_OUT}") from error
     for prefix, module in networks.items():
         _fill(path, prefix, module, {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")})
+    # No file holds CLIP's positions: 0, 1, 2 ...
     for module in networks.text_encoder.modules():
-        if isinstance(getattr(module, "position_ids", None), torch.Tensor):  # no file holds CLIP's positions: 0, 1, 2 ...
-            module.position_ids = torch.arange(module.position_ids.shape[1]).unsqueeze(0)
+        if hasattr(module, "position_ids"):
+            module.position_ids = torch.arange(TEXT_TOKENS).unsqueeze(0)
     return networks.to(device, dtype or torch.float32).eval(), config
 
 

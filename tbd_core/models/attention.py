@@ -219,7 +219,8 @@ class HierarchicalAudioBlock(nn.Module):
         for i, (branch, masks) in enumerate(zip(self.BRANCHES, ctx.audio_masks, strict=True)):
             attn = getattr(self, f"attn2_{i}")
             audio = ctx.keep((self, i), lambda attn=attn: attn.project(ctx.audio_tokens()))
-            heard = attn(normed, audio) * masks[level].repeat(len(hidden) // ctx.num_frames, 1).unsqueeze(2)
+            mask = masks[level].to(hidden.dtype).repeat(len(hidden) // ctx.num_frames, 1)
+            heard = attn(normed, audio) * mask.unsqueeze(2)
             # A 1x1 convolution on tokens: no copy to an image and back.
             conv = getattr(self, f"zero_conv_{branch}")
             heard = conv(heard.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)

@@ -84,8 +84,8 @@ def build_audio_encoder(config: ModelConfig) -> Wav2Vec2Model:
 
 
 def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple[UNet, UNet]:
-    """(ReferenceNet, denoiser). What is added to SD 1.5 starts as nothing: the outputs of fresh audio and motion
-    modules are zero."""
+    """(ReferenceNet, denoiser). What is added to SD 1.5 starts as nothing: the outputs of fresh motion modules
+    and of fresh `single` audio modules are zero (`hierarchical` ones are only ever loaded)."""
     reference = UNet(reference_config(config.unet), head=False, ops=ops, attend=attend)
     denoiser = UNet(config.unet, ops=ops, attend=attend)
     if config.unet.audio == "single":

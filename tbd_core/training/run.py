@@ -6,8 +6,6 @@ the same recipe is taken as it is; a broken one goes on from its last checkpoint
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,9 +23,9 @@ from ..speech import normalise, window_frames
 from ..units import AUDIO_WINDOW, CLIP_FRAMES, MOTION_FRAMES
 from . import audio, stages, text, vae
 from .loop import Recipe, Run, fit, read_about
+from .report import write_report
 
 
-LOG = logging.getLogger("tbd")
 HELD_OUT = 24  # people whose pictures the VAE is measured on and never trained with
 
 
@@ -36,6 +34,7 @@ HELD_OUT = 24  # people whose pictures the VAE is measured on and never trained 
 class Recipes:
     """One line for each part; together with the seed they determine the model."""
 
+    name: str
     corpus: CorpusSize
     vae: Recipe
     text: Recipe
@@ -49,6 +48,7 @@ class Recipes:
 def preliminary(seed: int = 0) -> Recipes:
     """What two CPU cores do in an hour."""
     return Recipes(
+        name="preliminary",
         corpus=CorpusSize(people=1600, expressions=5, clips=480, pixels=128),
         vae=Recipe(steps=1600, batch=16, learning_rate=1.5e-3, seed=seed),
         text=Recipe(steps=800, batch=48, learning_rate=1.5e-3, seed=seed),
@@ -62,7 +62,7 @@ def smoke(seed: int = 0) -> Recipes:
     """Every part for a few steps: proves the path, teaches nothing."""
     quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, seed=seed)
     size = CorpusSize(people=HELD_OUT + 8, expressions=2, clips=4, pixels=64)
-    return Recipes(size, quick, quick, quick, quick, quick, recordings=2)
+    return Recipes("smoke", size, quick, quick, quick, quick, quick, recordings=2)
 
 
 RECIPES = {"preliminary": preliminary, "smoke": smoke}
@@ -139,8 +139,8 @@ def train(folder: Path, output: Path, recipes: Recipes, device: str = "cpu", con
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     store.save(output, networks, config, about, torch.float16)
-    LOG.info("wrote %s: %s", output, json.dumps(about["training"]["losses"]))
-    return about
+    scores = write_report(output, f"tbd train --recipe {recipes.name} --seed {recipes.vae.seed}")
+    return {**about, "scores": scores}
 
 
 def of_stage2(key: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 ORDER = [
     "errors", "units", "flow", "config", "files", "memory", "models", "checkpoint", "facs", "cot_fa",
     "portrait", "speech", "conditioning", "progressive", "denoise", "frames", "video", "parts", "pipeline",
-    "synthetic", "data", "training", "evaluation", "cli", "__main__",
+    "synthetic", "data", "training", "cli", "__main__",
 ]  # fmt: skip
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 BRIDGE = "nodes/comfy_bridge.py"

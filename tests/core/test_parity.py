@@ -22,8 +22,11 @@ from tbd_core.models.unet import Downsample, ResnetBlock, UNet, Upsample, timest
 
 # Hallo holds these and never runs them at inference; they are not built here.
 NEVER_RUN = ("denoising_unet.down_blocks.3.motion_modules.", "denoising_unet.up_blocks.0.motion_modules.")
-# What a parity file's table has on top: the reference net's output layer, which is not in net.pth.
-REFERENCE_HEAD = {f"reference_unet.{layer}.{kind}" for layer in ("conv_norm_out", "conv_out") for kind in ("weight", "bias")}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +173,11 @@ def test_the_paper_s_form_differs_from_hallo_s_only_in_its_audio_modules(full_wi
         reference, denoiser = build_unets(sd15())
     ours = shapes({"reference_unet": reference, "denoising_unet": denoiser})
     theirs = {key: shape for key, shape in full_width.items() if "_unet." in key}
-    assert {key for key, _ in ours.items() ^ theirs.items() if ".audio_modules." not in key} == set()
+    different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    assert different and all(".audio_modules." in key for key in different)
 
 
-# diffusers. Weights go over by name, strictly.
+# diffusers. Weights go over by name, strictly; faint inputs, so that each norm's epsilon counts.
 
 
 @pytest.mark.parametrize("channels", [(32, 32), (32, 48)])
@@ -184,7 +188,7 @@ def test_resnet_block_equals_diffusers(fill, channels):
     ours = fill(ResnetBlock(into, out, 64, 16))
     theirs = ResnetBlock2D(in_channels=into, out_channels=out, temb_channels=64, groups=16, eps=1e-5).eval()
     theirs.load_state_dict(ours.state_dict())
-    hidden, time = torch.randn(2, into, 6, 5), torch.randn(2, 64)
+    hidden, time = 0.01 * torch.randn(2, into, 6, 5), torch.randn(2, 64)
     assert torch.allclose(ours(hidden, time), theirs(hidden, time), atol=1e-5)
 
 
@@ -202,8 +206,8 @@ def test_transformer_block_equals_diffusers(fill):
         use_linear_projection=False,
     ).eval()
     theirs.load_state_dict(ours.state_dict())
-    hidden, text = torch.randn(2, 48, 6, 5), torch.randn(2, 7, 24)
-    expected = theirs(hidden, encoder_hidden_states=text).sample
+    hidden, text = 0.01 * torch.randn(2, 48, 6, 5), torch.randn(2, 7, 24)
+    (expected,) = theirs(hidden, encoder_hidden_states=text, return_dict=False)
     assert torch.allclose(ours(hidden, Context(text=text), "here"), expected, atol=1e-5)
 
 

@@ -209,7 +209,9 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(small_config, tmp_
         store.save(path, build(small_config), small_config, {}, torch.float16)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
     if kind is InputError:
-        assert re.fullmatch(r".*net\.safetensors could not be written \(No space .*\); free some space.*", str(caught.value))
+        assert re.fullmatch(
+            r".*net\.safetensors could not be written \(No space .*\); free some space.*", str(caught.value)
+        )
 
 
 def test_a_folder_that_is_not_there_is_said(small_config, tmp_path):
