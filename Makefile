@@ -39,6 +39,7 @@ test: $(READY)  ## run the fast tests (CPU, no network)
 
 lint: $(READY)  ## check style and types
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY) tbd_core
 
 tiny: $(READY)  ## train the bundled model; stopped half-way, the same command goes on

@@ -46,9 +46,7 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
             raise InputError(f"size {shown} has a side of {side} px; each is {MIN_SIZE} to {MAX_SIZE} px")
         if side % LATENT_SCALE:
             near = side // LATENT_SCALE * LATENT_SCALE
-            raise InputError(
-                f"size {shown} has a side of {side} px, no multiple of {LATENT_SCALE}; use {near}"
-            )
+            raise InputError(f"size {shown} has a side of {side} px, no multiple of {LATENT_SCALE}; use {near}")
     return size
 
 
@@ -133,9 +131,7 @@ def _check_dimensions(name: str, width: int, height: int) -> None:
 
 def _too_large(name: str, pixels: int) -> InputError:
     amount = f"{pixels / 1e6:.2f}" if pixels else "far too many"
-    return InputError(
-        f"{name} has {amount} megapixels; at most {MAX_MEGAPIXELS} are allowed, so scale it down first"
-    )
+    return InputError(f"{name} has {amount} megapixels; at most {MAX_MEGAPIXELS} are allowed, so scale it down first")
 
 
 def _page_notes(name: str, image: Image.Image) -> list[str]:

@@ -96,9 +96,7 @@ def make_schedule(
         raise InputError(f"steps is {steps}; at least 1 is needed")
     _check_stages_and_blend(stages, blend)
     if stages > steps:
-        raise InputError(
-            f"{stages} stages do not fit into {steps} steps; use at least {stages} steps or fewer stages"
-        )
+        raise InputError(f"{stages} stages do not fit into {steps} steps; use at least {stages} steps or fewer stages")
     if progress not in PROGRESS:
         raise InputError(f"progress is {progress!r}; choose {' or '.join(PROGRESS)}")
     boundaries = resolve_split(stages, split)
@@ -118,9 +116,7 @@ def resolve_split(stages: int, split: Sequence[float] | None = None) -> tuple[fl
         raise InputError(f"split {shown} has {len(split)} boundaries; {wanted}, one fewer than stages")
     for boundary in split:
         if not 0.0 < boundary < 1.0:  # also refuses NaN
-            raise InputError(
-                f"split {shown} contains {boundary:g}; each boundary lies between 0 and 1, ends excluded"
-            )
+            raise InputError(f"split {shown} contains {boundary:g}; each boundary lies between 0 and 1, ends excluded")
     for before, after in zip(split, split[1:], strict=False):
         if not before < after:
             raise InputError(

@@ -84,12 +84,8 @@ def check_speech(path: str | Path) -> Recording:
     with _open(path) as file:
         recording = _read(path.name, file)
     if recording.seconds < MIN_SECONDS:
-        rounded_down = (
-            recording.num_samples * 100 // recording.sample_rate / 100
-        )  # never shows 0.199 s as 0.20
-        raise InputError(
-            f"{path.name} has {rounded_down:.2f} s of audio; at least {MIN_SECONDS} s are needed"
-        )
+        rounded_down = recording.num_samples * 100 // recording.sample_rate / 100  # never shows 0.199 s as 0.20
+        raise InputError(f"{path.name} has {rounded_down:.2f} s of audio; at least {MIN_SECONDS} s are needed")
     return recording
 
 
@@ -138,9 +134,7 @@ def _decode(path: Path, wav: Path) -> Path:
     if run_ffmpeg(*input_arguments(path), "-map", "0:a:0", "-t", "0", "-f", "null", "-").returncode:
         raise unreadable
     done = run_ffmpeg("-xerror", *input_arguments(path), "-map", "0:a:0", "-ac", 1, "-c:a", "pcm_f32le", wav)
-    if (
-        done.returncode or b"ended prematurely" in done.stderr
-    ):  # Matroska's cut files end with a sigh and success
+    if done.returncode or b"ended prematurely" in done.stderr:  # Matroska's cut files end with a sigh and success
         reason = last_line(done.stderr)
         raise InputError(f"{path.name} is damaged or truncated ({reason}); give a whole recording")
     return wav
@@ -163,13 +157,9 @@ def _read(name: str, file: SoundFile) -> Recording:
             mono = np.clip(block, -1.0, 1.0).mean(axis=1)
             parts.append(resample(mono, last=False))
     except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{name} is damaged or truncated ({error.error_string}); give a whole recording"
-        ) from error
+        raise InputError(f"{name} is damaged or truncated ({error.error_string}); give a whole recording") from error
     if not_numbers:
-        raise InputError(
-            f"{name} has {not_numbers} samples that are NaN or infinite; export the recording again"
-        )
+        raise InputError(f"{name} has {not_numbers} samples that are NaN or infinite; export the recording again")
     if count < file.frames < 2**62:  # a stream of unknown length claims 2^63 - 1
         raise _truncated(name, count / file.samplerate, file.frames / file.samplerate)
     parts.append(resample(np.zeros(0, np.float32), last=True))
@@ -186,9 +176,7 @@ def _resampler(rate: int):
         return lambda block, last: block
     import soxr
 
-    return soxr.ResampleStream(
-        rate, SAMPLE_RATE, num_channels=1, dtype="float32", quality="HQ"
-    ).resample_chunk
+    return soxr.ResampleStream(rate, SAMPLE_RATE, num_channels=1, dtype="float32", quality="HQ").resample_chunk
 
 
 def _check_declared_length(path: Path) -> None:
@@ -223,9 +211,7 @@ def _check_last_ogg_page(name: str, tail: bytes) -> None:
     segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
     declared = 27 + len(segments) + sum(segments)
     if len(page) < declared or len(page) < 27 + page[26]:
-        raise InputError(
-            f"{name} is truncated: {len(page)} of the {declared} bytes of its last page; give all of it"
-        )
+        raise InputError(f"{name} is truncated: {len(page)} of the {declared} bytes of its last page; give all of it")
 
 
 def _truncated(name: str, there: float, declared: float) -> InputError:

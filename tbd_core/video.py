@@ -41,15 +41,11 @@ TILE = 256  # pixels, the longer side of one picture on a contact sheet, at most
 
 WANTED = "an MP4 video"
 RAW = ("-f", "rawvideo", "-pix_fmt", "rgb24")
-BT709 = (
-    "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
-)
+BT709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
 H264 = f"-c:v libx264 -crf 18 -pix_fmt yuv420p {BT709}".split()
 AAC = ("-map", "1:a:0", "-c:a", "aac", "-b:a", "160k")
 # Timestamps are counted anew: a track that begins late in its container would not be cut right.
-FIT_SOUND = (
-    f"aresample={SOUND_RATE},asetpts=N/SR/TB,apad,atrim=end_sample=%d,aformat=channel_layouts=mono|stereo"
-)
+FIT_SOUND = f"aresample={SOUND_RATE},asetpts=N/SR/TB,apad,atrim=end_sample=%d,aformat=channel_layouts=mono|stereo"
 
 
 def check_output(path: str | Path) -> Path:
@@ -70,9 +66,7 @@ def check_output(path: str | Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{path.name}.parts-"):
             return path
     except OSError as error:
-        raise InputError(
-            f"output {path} cannot be written ({error.strerror}); choose another place"
-        ) from error
+        raise InputError(f"output {path} cannot be written ({error.strerror}); choose another place") from error
 
 
 class VideoWriter:
@@ -244,9 +238,7 @@ def probe(path: str | Path) -> dict:
     size = re.search(r"^#dimensions 0: (\d+)x(\d+)", text, re.MULTILINE)
     if done.returncode or not size:
         raise _unreadable(path, done.stderr)
-    bases = {
-        int(stream): Fraction(base) for stream, base in re.findall(r"^#tb (\d): (\S+)", text, re.MULTILINE)
-    }
+    bases = {int(stream): Fraction(base) for stream, base in re.findall(r"^#tb (\d): (\S+)", text, re.MULTILINE)}
     durations: dict[int, list[int]] = {0: [], 1: []}
     for stream, duration in re.findall(r"^(\d),[^,]+,[^,]+,\s*(\d+),", text, re.MULTILINE):
         durations[int(stream)].append(int(duration))

@@ -101,9 +101,7 @@ def _coarse_clip(face: FaceInfo, emotion: str) -> tuple[str, list[str]]:
     room = TEXT_TOKENS - count_tokens(_speaks(emotion, ",")) + 2
     cut = cut_to_budget(subject, room)[1]
     kept = subject[: len(subject) - len(cut)].rstrip(" .,;:!?") or NOBODY.capitalize()
-    warning = (
-        f"the coarse prompt is kept within {TEXT_TOKENS} tokens without the subject's last words: {cut!r}"
-    )
+    warning = f"the coarse prompt is kept within {TEXT_TOKENS} tokens without the subject's last words: {cut!r}"
     return _speaks(emotion, kept), [warning]
 
 
@@ -199,9 +197,7 @@ def _fine_clip(
     )
     for text, dropped in steps:
         if count_tokens(text) <= TEXT_TOKENS:
-            return text, [
-                f"the fine prompt is kept within {TEXT_TOKENS} tokens without {dropped}"
-            ] if dropped else []
+            return text, [f"the fine prompt is kept within {TEXT_TOKENS} tokens without {dropped}"] if dropped else []
     return _part_of_plan(units)
 
 

@@ -13,9 +13,7 @@ from ..flow import ActionUnit, FaceInfo, MuscleMovement, Prompts, Thought
 def steps_as_text(thought: Thought) -> list[str]:
     """The four steps, one readable string each."""
     face = thought.face
-    source = (
-        "as given" if face.given else "nobody described the subject, and nothing is guessed from the picture"
-    )
+    source = "as given" if face.given else "nobody described the subject, and nothing is guessed from the picture"
     portrait = f"; portrait: {face.portrait}" if face.portrait else ""
     units = "; ".join(map(describe, thought.action_units)) or "none, the face is at rest"
     muscles = "; ".join(map(_muscle, thought.muscle_movements)) or "at rest"
@@ -59,9 +57,7 @@ def thought_from_dict(values: dict[str, Any]) -> Thought:
             **top,
             "face": FaceInfo(**_fields(FaceInfo, top["face"])),
             "action_units": tuple(ActionUnit(**_fields(ActionUnit, u)) for u in top["action_units"]),
-            "muscle_movements": tuple(
-                MuscleMovement(**_fields(MuscleMovement, m)) for m in top["muscle_movements"]
-            ),
+            "muscle_movements": tuple(MuscleMovement(**_fields(MuscleMovement, m)) for m in top["muscle_movements"]),
             "prompts": Prompts(**_fields(Prompts, top["prompts"])),
         }
     )
@@ -72,8 +68,6 @@ def _fields(kind: type, values: Any) -> dict[str, Any]:
     given = set(values) if isinstance(values, dict) else set()
     if given != set(names):
         missing, unknown = sorted(set(names) - given), sorted(map(str, given - set(names)))
-        wrong = [
-            f"{what} {', '.join(which)}" for what, which in (("lacks", missing), ("adds", unknown)) if which
-        ]
+        wrong = [f"{what} {', '.join(which)}" for what, which in (("lacks", missing), ("adds", unknown)) if which]
         raise InputError(f"{kind.__name__} {' and '.join(wrong)}; its fields are {', '.join(names)}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -40,9 +40,7 @@ def _tokenizer():
     words = alphabet + [c + "</w>" for c in alphabet] + [a + b for a, b in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, end_of_word_suffix="</w>", continuing_subword_prefix="")
-    )
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", continuing_subword_prefix=""))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

@@ -101,9 +101,7 @@ def hard_conflicts(units: Sequence[ActionUnit]) -> tuple[Finding, ...]:
     ]
     for a, b in combinations(units, 2):
         if a.number == b.number and sides_overlap(a, b):
-            text = (
-                f"AU{a.number} stands twice, at {a.level} and {b.level}; keep one or give each its own side"
-            )
+            text = f"AU{a.number} stands twice, at {a.level} and {b.level}; keep one or give each its own side"
             found.append(Finding((a.number, b.number), text))
     for unit in units:
         if unit.number == WINK and unit.side == "both":

@@ -45,9 +45,7 @@ class ResnetBlock(nn.Module):
         self.time_emb_proj = ops.Linear(time_width, out_channels)
         self.norm2 = ops.GroupNorm(groups, out_channels, eps=1e-5)
         self.conv2 = ops.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = (
-            ops.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        )
+        self.conv_shortcut = ops.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
         """`hidden` [B·F, C, h, w], `time` [B·F, D]."""

@@ -26,11 +26,7 @@ def contact_sheet(images: Tensor, columns: int) -> Image.Image:
     rows = -(-count // columns)
     sheet = torch.ones(rows * columns, 3, height, width)
     sheet[:count] = images
-    grid = (
-        sheet.view(rows, columns, 3, height, width)
-        .permute(0, 3, 1, 4, 2)
-        .reshape(rows * height, columns * width, 3)
-    )
+    grid = sheet.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3)
     return Image.fromarray((grid.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
 
 
@@ -59,9 +55,7 @@ def face_chart(size: int, identity: Tensor | None = None, blocks: int = 2) -> Im
     for block in range(blocks):
         x = block * (wide + label)
         here = min(rows, count - block * rows)
-        chart.paste(
-            faces.crop((0, block * rows * size, wide, (block * rows + here) * size)), (x + label, margin)
-        )
+        chart.paste(faces.crop((0, block * rows * size, wide, (block * rows + here) * size)), (x + label, margin))
         for column, title in enumerate((*LEVELS, "E, left")):
             draw.text((x + label + (column + 0.5) * size, margin / 2), title, "black", font, anchor="mm")
         for row in range(here):

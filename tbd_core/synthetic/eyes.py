@@ -39,9 +39,7 @@ def eye(c: Canvas, who: Look, side: float, move: Side) -> None:
     eyeball(c, who, side, opening, upper)
 
     outward = ramp(u, -1.0, 0.9)
-    line = (0.009 + 0.012 * outward + 0.008 * who.traits["lashes"] * outward) * (
-        1 - 0.6 * ramp(u.abs(), 0.92, 1.12)
-    )
+    line = (0.009 + 0.012 * outward + 0.008 * who.traits["lashes"] * outward) * (1 - 0.6 * ramp(u.abs(), 0.92, 1.12))
     reach = inside((u.abs() - 1.06) * who.eye_w)
     c.paint(stroke(c.y - upper, line, c.pixel) * reach, flat(c, DARK))
     c.paint(
@@ -125,9 +123,7 @@ def forehead(c: Canvas, who: Look, side: float, move: Side) -> None:
         c.paint(line * inner * 0.8 * (side * c.x > 0), who.crease)
     for y in (-0.485, -0.445):
         y = y - 0.02 * outer
-        line = c.curve(
-            (side * 0.17, y + 0.025), (side * 0.30, y - 0.03), (side * 0.42, y + 0.045), 0.008, steps=5
-        )
+        line = c.curve((side * 0.17, y + 0.025), (side * 0.30, y - 0.03), (side * 0.42, y + 0.045), 0.008, steps=5)
         c.paint(line * outer * 0.7, who.crease)
     y = who.brow_y + 0.03
     line = c.curve((side * 0.040, y - 0.055), (side * 0.028, y), (side * 0.050, y + 0.075), 0.011, steps=4)

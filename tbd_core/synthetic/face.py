@@ -110,8 +110,6 @@ def controls(face: Face) -> dict[str, tuple[Tensor, Tensor]]:
     sided = torch.tensor([number in SIDED_UNITS for number in AU_NUMBERS], device=units.device)
     units = torch.where(sided[None, :, None], units, units.amax(-1, keepdim=True).expand_as(units))
     speech = torch.cat([face.mouth, face.blink[:, None]], dim=1)[..., None].expand(-1, -1, 2)
-    table = torch.tensor(
-        [[row.get(name, 0.0) for name in CONTROLS] for row in EFFECTS.values()], device=units.device
-    )
+    table = torch.tensor([[row.get(name, 0.0) for name in CONTROLS] for row in EFFECTS.values()], device=units.device)
     moved = torch.einsum("bns,nc->cbs", torch.cat([units, speech.float()], dim=1), table)
     return {name: (m[:, 0, None, None], m[:, 1, None, None]) for name, m in zip(CONTROLS, moved, strict=True)}

@@ -39,9 +39,7 @@ def strands(c: Canvas, who: Look, amount: float) -> Tensor:
     along = mix(angle, 0.9 * c.x, ramp(c.y, -0.2, 0.3)) + 0.02 * torch.sin(7 * c.y)
     streak = torch.sin(38 * along) * 0.6 + torch.sin(23 * along + 2.0) * 0.4
     radius = (c.x.square() + (c.y - 0.02).square()).sqrt()
-    gloss = torch.exp(-((radius - 0.60) / 0.055).square()) * (
-        0.5 + 0.5 * torch.cos(2.4 * (angle - 0.5 * who.light))
-    )
+    gloss = torch.exp(-((radius - 0.60) / 0.055).square()) * (0.5 + 0.5 * torch.cos(2.4 * (angle - 0.5 * who.light)))
     shade = 1 + amount * 0.10 * streak + 0.30 * gloss
     return (who.hair_colour * shade[:, None] + 0.05 * gloss[:, None]).clamp(0, 1)
 
@@ -53,9 +51,7 @@ def hair_behind(c: Canvas, who: Look) -> None:
     cap = inside(skull(c, who, h["sides"] * volume, h["crown"] * volume) - wave)
     wide = who.face_x + h["sides"] * volume + wave * 0.6 + 0.04 * ramp(c.y, 0.1, 0.9)
     corner = (c.y - h["ends"] + 0.12).clamp(min=0)
-    mane = (
-        inside(c.x.abs() + 1.2 * corner.square() - wide) * inside(c.y - h["ends"]) * (c.y > who.face_y - 0.05)
-    )
+    mane = inside(c.x.abs() + 1.2 * corner.square() - wide) * inside(c.y - h["ends"]) * (c.y > who.face_y - 0.05)
     cover = torch.maximum(torch.maximum(cap, mane), bun)
     c.paint(cover, strands(c, who, 0.7) * 0.80)
 
@@ -78,9 +74,7 @@ def body(c: Canvas, who: Look) -> None:
 
 def head(c: Canvas, who: Look, chin: Tensor) -> Tensor:
     """Shadow on the neck, ears, face; returns the share of each pixel that is face."""
-    shadow = (
-        (c.x / (who.face_x * 0.72)).square() + ((c.y - 0.45) / (chin - 0.45 + 0.10)).square()
-    ).sqrt() - 1
+    shadow = ((c.x / (who.face_x * 0.72)).square() + ((c.y - 0.45) / (chin - 0.45 + 0.10)).square()).sqrt() - 1
     throat = (1 - ramp(shadow, -0.05, 0.12)) * inside(c.x.abs() - 0.255) * (c.y > 0.5)
     c.paint(throat * 0.75, who.skin_shade * 0.92)
     for side in (1.0, -1.0):

@@ -129,9 +129,7 @@ def look(identity: Tensor) -> Look:
     hair_colour = on_scale(HAIR, flat["hair_tone"]) * (0.85 + 0.3 * t["hair_shade"][:, None])
     lip_base = skin * skin.new_tensor([0.86, 0.54, 0.54])[None, :, None, None]
     lip_red = skin.new_tensor(LIP)[None, :, None, None]
-    cloth = hsv(
-        flat["cloth_hue"], 0.25 + 0.5 * flat["cloth_style"], 0.35 + 0.55 * ((flat["cloth_style"] * 7) % 1)
-    )
+    cloth = hsv(flat["cloth_hue"], 0.25 + 0.5 * flat["cloth_style"], 0.35 + 0.55 * ((flat["cloth_style"] * 7) % 1))
     tone, hue = flat["background_tone"], flat["background_hue"]
     backdrop = (
         hsv(hue, 0.18 + 0.32 * tone, 0.96 - 0.30 * tone),
@@ -166,9 +164,7 @@ def look(identity: Tensor) -> Look:
         skin_light=mix(skin, 1.0, 0.35),
         crease=skin * skin.new_tensor([0.62, 0.45, 0.42])[None, :, None, None],
         hair_colour=hair_colour.clamp(0, 1),
-        brow_colour=(hair_colour * hair_colour.new_tensor([0.66, 0.52, 0.42])[None, :, None, None]).clamp(
-            0, 1
-        ),
+        brow_colour=(hair_colour * hair_colour.new_tensor([0.66, 0.52, 0.42])[None, :, None, None]).clamp(0, 1),
         iris=on_scale(IRIS, flat["eye_colour"]),
         lip_colour=mix(lip_base, lip_red, 0.65 * t["lip_redness"][:, None].square()),
         blush=mix(skin, skin.new_tensor([0.90, 0.35, 0.33])[None, :, None, None], 0.5),

@@ -55,10 +55,7 @@ def mouth_shape(c: Canvas, who: Look, left: Side, right: Side) -> MouthShape:
     a = u.abs().clamp(max=1.3)
     full = 1 - a.square()
     line = (
-        base
-        - rise * a.pow(1.7)
-        - REST_SMILE * a.square()
-        + 0.008 * (1 - a) * torch.cos(9 * u) * (1 - centre("pucker"))
+        base - rise * a.pow(1.7) - REST_SMILE * a.square() + 0.008 * (1 - a) * torch.cos(9 * u) * (1 - centre("pucker"))
     )
     smile = 1 + 7 * torch.minimum(*rises).clamp(min=0)
     up = 0.10 * torch.tanh(both("part_up") / 0.10)
@@ -69,9 +66,7 @@ def mouth_shape(c: Canvas, who: Look, left: Side, right: Side) -> MouthShape:
     thin = 1 - 0.86 * torch.tanh(both("thin"))
     pout = 1 + 0.55 * both("pout")
     bow = 1 + 0.22 * torch.exp(-((a - 0.27) / 0.17).square()) - 0.22 * torch.exp(-(a / 0.10).square())
-    upper_lip = (
-        upper - who.lip * 0.82 * thin * pout * bow * full - both("upper_lip") * (0.65 * full + 0.2 * a * full)
-    )
+    upper_lip = upper - who.lip * 0.82 * thin * pout * bow * full - both("upper_lip") * (0.65 * full + 0.2 * a * full)
     lower_lip = lower + who.lip * 1.32 * thin * pout * full.clamp(min=-1) + both("lower_lip") * full
     corners = ((widths[0], base - rises[0] - REST_SMILE), (-widths[1], base - rises[1] - REST_SMILE))
     return MouthShape(
@@ -101,9 +96,7 @@ def mouth(c: Canvas, who: Look, m: MouthShape, left: Side, right: Side) -> None:
         hole * c.ellipse(0.0, deep + 0.01, m.width * 0.62, 0.45 * m.gap + 0.005) * ramp(m.gap, 0.10, 0.2),
         flat(c, TONGUE),
     )
-    low = torch.minimum(left["stretch"], right["stretch"]) + 8 * torch.minimum(
-        left["lower_lip"], right["lower_lip"]
-    )
+    low = torch.minimum(left["stretch"], right["stretch"]) + 8 * torch.minimum(left["lower_lip"], right["lower_lip"])
     lower_row = hole * inside(m.lower - 0.05 * low.clamp(0, 1) * (1 - 0.5 * m.u.square()) - c.y)
     c.paint(lower_row * 0.9, flat(c, TEETH) * 0.93)
     row = m.upper + 0.072 * (1 - 0.45 * m.u.square())
@@ -157,18 +150,14 @@ def folds(c: Canvas, who: Look, m: MouthShape, left: Side, right: Side) -> None:
     """Lines beside the mouth, one side at a time."""
     for side, move, (x, y) in ((1.0, left, m.corners[0]), (-1.0, right, m.corners[1])):
         x = side * x
-        fold, dimple, sad, stretch = (
-            move[n].clamp(0, 1) for n in ("fold", "dimple", "marionette", "stretch")
-        )
+        fold, dimple, sad, stretch = (move[n].clamp(0, 1) for n in ("fold", "dimple", "marionette", "stretch"))
         start = (side * (who.nose_w + 0.035), who.nose_y - 0.03 - move["nose_up"])
         bend = (side * (x + 0.03), who.nose_y + 0.05 - move["nose_up"])
         end = (side * (x + 0.065), y - 0.005)
         line = c.curve(start, bend, end, 0.012)
         c.paint(line * fold * 0.85, who.crease)
         c.paint(c.blob(side * (x + 0.055), y - 0.02, 0.05, 0.075) * dimple * 0.55, who.skin_shade)
-        line = c.curve(
-            (side * (x + 0.03), y - 0.075), (side * (x + 0.085), y), (side * (x + 0.03), y + 0.065), 0.014
-        )
+        line = c.curve((side * (x + 0.03), y - 0.075), (side * (x + 0.085), y), (side * (x + 0.03), y + 0.065), 0.014)
         c.paint(line * dimple, who.crease)
         line = c.curve(
             (side * (x + 0.005), y + 0.01),
@@ -205,9 +194,7 @@ def lip_lines(c: Canvas, who: Look, m: MouthShape, move: Side, chin: Tensor) -> 
         c.paint(line * pucker * 0.8, who.crease)
     for side, (x, y) in zip((1.0, -1.0), m.corners, strict=True):
         c.paint(c.blob(x + side * 0.045, y, 0.035, 0.06) * tight * 0.5, who.skin_shade)
-        line = c.curve(
-            (x + side * 0.025, y - 0.05), (x + side * 0.05, y), (x + side * 0.025, y + 0.05), 0.010, steps=4
-        )
+        line = c.curve((x + side * 0.025, y - 0.05), (x + side * 0.05, y), (x + side * 0.025, y + 0.05), 0.010, steps=4)
         c.paint(line * tight * 0.9, who.crease)
     c.paint(c.blob(0.0, top + 0.012, 0.16, 0.022) * tight * 0.6, who.skin_light)
     c.paint(c.blob(0.0, low + 0.02, 0.13, 0.028) * tight * 0.6, who.skin_shade)

@@ -87,9 +87,7 @@ class Canvas:
         """Lay `colour` ([B, 3, 1, 1] or [B, 3, H, W]) over the picture where `cover` [B, H, W] says."""
         self.image.add_(cover.unsqueeze(1) * (colour - self.image))
 
-    def blob(
-        self, x: Tensor | float, y: Tensor | float, radius_x: Tensor | float, radius_y: Tensor | float
-    ) -> Tensor:
+    def blob(self, x: Tensor | float, y: Tensor | float, radius_x: Tensor | float, radius_y: Tensor | float) -> Tensor:
         """A soft round spot, 1 in its middle."""
         return torch.exp(-(((self.x - x) / radius_x).square() + ((self.y - y) / radius_y).square()))
 

@@ -74,9 +74,7 @@ def babble(generator: torch.Generator, seconds: float) -> Tensor:
     breath = torch.exp(-(((hertz - centre) / width) ** 2))
     window = torch.hann_window(FFT)
     tone = torch.stft(source, FFT, HOP, window=window, return_complex=True) * tract * voiced
-    air = torch.stft(hiss, FFT, HOP, window=window, return_complex=True) * (
-        breath * noise + 0.01 * tract * voiced
-    )
+    air = torch.stft(hiss, FFT, HOP, window=window, return_complex=True) * (breath * noise + 0.01 * tract * voiced)
     sound = torch.istft(tone + air, FFT, HOP, window=window, length=samples)
     sound = sound / sound.abs().max().clamp(min=1e-6) * 10 ** (draw(-18, -1) / 20)
     room = 10 ** (draw(-75, -52) / 20)
@@ -128,18 +126,14 @@ def score(draw, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def pitch_curve(draw, frames: int, base: float) -> Tensor:
     """Fundamental frequency in Hz, [frames]: melody, vibrato, falling phrases; 80 to 300 Hz."""
     seconds = torch.arange(frames) * FRAME_SECONDS
-    melody = sum(
-        draw(0.02, 0.09) * torch.sin(2 * math.pi * (draw(0.2, 1.6) * seconds + draw(0, 1))) for _ in range(3)
-    )
+    melody = sum(draw(0.02, 0.09) * torch.sin(2 * math.pi * (draw(0.2, 1.6) * seconds + draw(0, 1))) for _ in range(3))
     vibrato = draw(0, 0.015) * torch.sin(2 * math.pi * draw(4.5, 6.5) * seconds)
     return (base * (1 + melody + vibrato)).clamp(80, 300)
 
 
 def glottal_pulses(generator: torch.Generator, pitch: Tensor, samples: int) -> Tensor:
     """The buzz of the vocal folds, [samples]: derivative of a Rosenberg pulse, with a little jitter."""
-    hertz = torch.nn.functional.interpolate(
-        pitch[None, None], size=samples, mode="linear", align_corners=True
-    )[0, 0]
+    hertz = torch.nn.functional.interpolate(pitch[None, None], size=samples, mode="linear", align_corners=True)[0, 0]
     jitter = 1 + 0.01 * torch.randn(samples, generator=generator)
     phase = torch.cumsum((hertz * jitter).double() / SAMPLE_RATE, 0) % 1.0
     phase = phase.float()

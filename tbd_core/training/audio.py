@@ -36,9 +36,7 @@ def roughen(sound: Tensor, generator: torch.Generator) -> Tensor:
 def audio_loss(run: Run, encoder, teacher: Teacher, recordings: int, batch: int, seed: int) -> Loss:
     generator = torch.Generator().manual_seed(seed)
     frames = int(SECONDS * 25)
-    sounds = torch.stack(
-        [babble(generator, SECONDS)[: frames * SAMPLES_PER_FRAME].half() for _ in range(recordings)]
-    )
+    sounds = torch.stack([babble(generator, SECONDS)[: frames * SAMPLES_PER_FRAME].half() for _ in range(recordings)])
     curves = torch.stack([mouth_from_sound(sound.float(), frames) for sound in sounds])
 
     def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:

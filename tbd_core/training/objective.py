@@ -14,8 +14,9 @@ BLEND, FINE, COARSE, LABEL = 0.5, 0.2, 0.15, 0.15
 DROP_ALL, DROP_ONE = 0.10, 0.05  # text, reference and audio together; each alone
 
 
-def v_loss(scheduler: DDIMScheduler, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor,
-           cells: Tensor) -> Tensor:
+def v_loss(
+    scheduler: DDIMScheduler, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, cells: Tensor
+) -> Tensor:
     """Mean over samples of the squared error, weighted min(snr + 1, 5) / (snr + 1) per sample and `cells` [h, w] per
     cell. `timesteps` [B]; everything else [B, ..., h, w]."""  # fmt: skip
     shape = [-1] + [1] * (latents.ndim - 1)

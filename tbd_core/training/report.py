@@ -50,7 +50,10 @@ def draw_emotions(bundle: Path) -> tuple[Tensor, Tensor, Tensor]:
     portraits = render(still, size)
     count = PEOPLE * len(levels)
     acting = Face(
-        identity.repeat_interleave(len(levels), 0), levels.repeat(PEOPLE, 1, 1), torch.zeros(count, 3), torch.zeros(count)
+        identity.repeat_interleave(len(levels), 0),
+        levels.repeat(PEOPLE, 1, 1),
+        torch.zeros(count, 3),
+        torch.zeros(count),
     )
     truth = render(acting, size).unflatten(0, (PEOPLE, -1))
 
@@ -111,35 +114,35 @@ def report(about: dict[str, Any], scores: dict[str, float], bundle: Path, comman
     state = "a **preliminary** run: the model is far from what more training would make of it" if about.get(
         "preliminary"
     ) else "a full run"  # fmt: skip
-    table = "\n".join(rows)
+    table, minutes = "\n".join(rows), sum(seconds.values()) / 60
     return f"""# The bundled model
 
 `{bundle.name}` ({bundle.stat().st_size / 1e6:.1f} MB, fp16) holds all networks of preset `tiny`: VAE, text encoder,
 audio encoder and projection, ReferenceNet and denoiser. It comes from {state}. Nothing but the project's own drawings
 and its own synthetic voice went into it; no picture or recording of a person.
 
-Command: `{command}`. Seed {recipes['vae']['seed']}, torch {training['torch']}, {sum(seconds.values()) / 60:.0f} minutes in all.
-Corpus: {corpus['people']} people with {corpus['expressions']} expressions each, {corpus['clips']} clips of 14 frames,
-{corpus['pixels']} pixels; drawn anew by the command (seed {corpus['seed']}).
+Command: `{command}`. Seed {recipes["vae"]["seed"]}, torch {training["torch"]}, {minutes:.0f} minutes in all.
+Corpus: {corpus["people"]} people with {corpus["expressions"]} expressions each, {corpus["clips"]} clips of 14 frames,
+{corpus["pixels"]} pixels; drawn anew by the command (seed {corpus["seed"]}).
 
 | part | steps | batch | learning rate | time | losses at the end (smoothed) |
 |---|---|---|---|---|---|
 {table}
 
-The VAE alone, on people it never saw: {training['vae_psnr_db']} dB.
+The VAE alone, on people it never saw: {training["vae_psnr_db"]} dB.
 
 What each sample is told in stages 1 and 2: Algorithm 2's blend 50 %, the fine prompt 20 %, the coarse prompt 15 %, the
 bare label 15 %; text, reference and audio are dropped together in 10 % of the steps, each alone in 5 %.
 
 ## What it draws
-Two people it never saw, emotions at "{INTENSITY.lower()}" in the order {', '.join(EMOTIONS)}, silent speech; the first
+Two people it never saw, emotions at "{INTENSITY.lower()}" in the order {", ".join(EMOTIONS)}, silent speech; the first
 column is the portrait. Upper row of each pair: the truth (the renderer's drawing of the plan); lower row: the model,
 middle frame of a clip, with the bundle's defaults.
 
 ![truth and drawn](emotions.png)
 
-Against the truth: {scores['psnr_db']} dB; the nearest of the eight truths is the one asked for in
-{100 * scores['nearest_truth']:.0f} % of the {PEOPLE * len(EMOTIONS)} pictures. This is a first look at few pictures, not a proof.
+Against the truth: {scores["psnr_db"]} dB; the nearest of the eight truths is the one asked for in
+{100 * scores["nearest_truth"]:.0f} % of the {PEOPLE * len(EMOTIONS)} pictures. A first look at few pictures, not a proof.
 """
 
 

@@ -29,7 +29,6 @@ from .report import write_report
 HELD_OUT = 24  # people whose pictures the VAE is measured on and never trained with
 
 
-
 @dataclass(frozen=True)
 class Recipes:
     """One line for each part; together with the seed they determine the model."""

@@ -18,7 +18,18 @@ from tbd_core.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "tbd_core" / "assets" / "sample"
-PROMPT_KEYS = ["emotion", "intensity", "face", "action_units", "coarse", "fine", "negative", "tokens", "steps", "warnings"]
+PROMPT_KEYS = [
+    "emotion",
+    "intensity",
+    "face",
+    "action_units",
+    "coarse",
+    "fine",
+    "negative",
+    "tokens",
+    "steps",
+    "warnings",
+]
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -53,7 +64,20 @@ def test_generate_prints_one_json_object_and_nothing_else(capsys, files, small_b
     result = json.loads(out)
     assert code == 0 and out.count("\n") == 1
     assert list(result) == (
-        "output frames fps seconds width height seed model wall_seconds peak_mb prompts warnings".split()
+        [
+            "output",
+            "frames",
+            "fps",
+            "seconds",
+            "width",
+            "height",
+            "seed",
+            "model",
+            "wall_seconds",
+            "peak_mb",
+            "prompts",
+            "warnings",
+        ]
     )
     assert result["frames"] == 13 and Path(result["output"]).stat().st_size > 0
 
@@ -81,7 +105,9 @@ def test_prompts_json_has_the_promised_keys(capsys):
 
 
 def test_schedule_json_is_the_table(capsys):
-    _, out, _ = run(capsys, "schedule", "--steps", "5", "--stages", "3", "--split", "0.3,0.6", "--blend", "smooth", "--json")
+    _, out, _ = run(
+        capsys, "schedule", "--steps", "5", "--stages", "3", "--split", "0.3,0.6", "--blend", "smooth", "--json"
+    )
     result = json.loads(out)
     assert list(result) == ["steps", "stages", "split", "blend", "weights"]
     assert len(result["weights"]) == 5 and all(abs(sum(row) - 1) < 1e-9 for row in result["weights"])
@@ -143,7 +169,9 @@ def test_sizes_lengths_and_samples(capsys, files, small_bundle):
     Image.new("RGB", (40, 60)).save(files / "small.png")
     assert "40 x 60 px" in refused(capsys, *generate(files, small_bundle, portrait=files / "small.png"))
     soundfile.write(files / "short.wav", np.zeros(320), 16_000)
-    assert "0.02 s of audio; at least 0.2 s" in refused(capsys, *generate(files, small_bundle, speech=files / "short.wav"))
+    assert "0.02 s of audio; at least 0.2 s" in refused(
+        capsys, *generate(files, small_bundle, speech=files / "short.wav")
+    )
     samples = np.zeros(8_000, dtype=np.float32)
     samples[:3] = np.nan
     soundfile.write(files / "nan.wav", samples, 16_000, subtype="FLOAT")
@@ -201,9 +229,13 @@ def test_interrupt_ends_with_130_and_keeps_no_half_video(files, small_bundle):
     soundfile.write(files / "speech.wav", 0.1 * np.ones(16_000 * 30), 16_000)
     arguments = [str(part) for part in generate(files, small_bundle, steps=30)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tbd_core", *arguments], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "tbd_core", *arguments],
+        cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     folder = files / "out"
     deadline = time.monotonic() + 60
     while not (folder.exists() and any(folder.glob("*.parts-*/clip_*.npz"))) and time.monotonic() < deadline:

@@ -29,9 +29,7 @@ def random_plan(rng, size):
     units = []
     for number in rng.sample(sorted(ACTION_UNITS), size):
         sided = ACTION_UNITS[number].one_side is not None
-        units.append(
-            make_unit(number, rng.choice(LEVELS), rng.choice(("both", "left", "right")) if sided else "both")
-        )
+        units.append(make_unit(number, rng.choice(LEVELS), rng.choice(("both", "left", "right")) if sided else "both"))
     return tuple(units)
 
 
@@ -44,9 +42,7 @@ def test_thinking_never_imports_torch():
         "import sys; from tbd_core.cot_fa import prompts, record, review, think, tokenizer; "
         "think.think('happy'); print([m for m in ('torch', 'transformers', 'diffusers') if m in sys.modules])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 

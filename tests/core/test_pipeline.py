@@ -80,7 +80,7 @@ def test_any_size_can_be_asked_for(options):
     assert left(options) == ["talking.mp4"]
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -89,9 +89,9 @@ def test_a_broken_run_goes_on_where_it_was_and_ends_the_same(options, done, monk
 
     def stop(report):
         if report.clip == 2:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate(options, stop)
     assert not options.output.exists()
     assert len(left(options)) == 1  # the part store, nothing else
@@ -114,9 +114,9 @@ def same_pictures(one: str, other: str) -> bool:
 def test_another_seed_does_not_take_the_parts_of_this_one(options):
     def stop(report):
         if report.clip == 1:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate(options, stop)
     steps = []
     generate(replace(options, seed=1), steps.append)
@@ -228,6 +228,19 @@ def test_result_is_plain_data(done):
     result, _ = done
     values = json.loads(json.dumps(asdict(result)))
     assert list(values) == (
-        "output frames fps seconds width height seed model wall_seconds peak_mb prompts warnings".split()
+        [
+            "output",
+            "frames",
+            "fps",
+            "seconds",
+            "width",
+            "height",
+            "seed",
+            "model",
+            "wall_seconds",
+            "peak_mb",
+            "prompts",
+            "warnings",
+        ]
     )
     assert values["peak_mb"] > 50 and values["wall_seconds"] > 0

@@ -30,9 +30,7 @@ def big_png(path, width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
-    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)))
     return path
 
 
@@ -78,9 +76,7 @@ def test_floating_point_grey_works(tmp_path):
 
 
 def test_cmyk_jpeg_works(tmp_path):
-    path = saved(
-        tmp_path, Image.new("RGB", (96, 96), (200, 100, 50)).convert("CMYK"), "portrait.jpg", quality=95
-    )
+    path = saved(tmp_path, Image.new("RGB", (96, 96), (200, 100, 50)).convert("CMYK"), "portrait.jpg", quality=95)
     pixels = load_portrait(path, None, 96).pixels.mean(dim=(0, 2, 3))
     assert (pixels - torch.tensor([200, 100, 50]) / 127.5 + 1).abs().max() < 0.05
 
@@ -166,9 +162,7 @@ def test_truncated_pictures_are_refused(tmp_path, suffix, kept):
 
 
 def test_the_shorter_side_needs_64_pixels(tmp_path):
-    refused(
-        saved(tmp_path, ramp(40, 60)), "portrait.png is 40 x 60 px; the shorter side must have at least 64"
-    )
+    refused(saved(tmp_path, ramp(40, 60)), "portrait.png is 40 x 60 px; the shorter side must have at least 64")
     refused(saved(tmp_path, ramp(200, 63)), "200 x 63 px; the shorter side")
     assert check_portrait(saved(tmp_path, ramp(64, 200))) == (64, 200)
 
@@ -183,14 +177,10 @@ def test_more_than_100_megapixels_are_refused_before_decoding(tmp_path, side, sa
 
 @pytest.mark.filterwarnings("error")
 def test_100_megapixels_are_allowed_without_a_warning(tmp_path):
-    refused(
-        big_png(tmp_path / "big.png", 10_000, 10_000), "damaged or truncated"
-    )  # past the check of its size
+    refused(big_png(tmp_path / "big.png", 10_000, 10_000), "damaged or truncated")  # past the check of its size
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("128", (128, 128)), ("256x128", (256, 128)), (" 64 X 2048 ", (64, 2048))]
-)
+@pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("256x128", (256, 128)), (" 64 X 2048 ", (64, 2048))])
 def test_sizes_are_one_number_or_two(text, size):
     assert parse_size(text) == size
 

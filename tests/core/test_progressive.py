@@ -121,9 +121,7 @@ def test_smooth_is_half_and_half_at_boundaries_and_peaks_at_ends_and_middles():
 def test_smooth_never_jumps(stages):
     rows = [weights_at(i / 2000, stages, None, "smooth") for i in range(2001)]
     steps = [
-        abs(a - b)
-        for before, after in zip(rows, rows[1:], strict=False)
-        for a, b in zip(before, after, strict=True)
+        abs(a - b) for before, after in zip(rows, rows[1:], strict=False) for a, b in zip(before, after, strict=True)
     ]
     assert max(steps) < 0.01
 

@@ -117,7 +117,9 @@ def test_noise_and_target_agree_with_diffusers():
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(3, 4, 2, 2, generator=generator) for _ in range(2))
     timesteps = torch.tensor([0, 500, 999])
-    assert torch.allclose(add_noise(scheduler, latents, noise, timesteps), scheduler.add_noise(latents, noise, timesteps))
+    assert torch.allclose(
+        add_noise(scheduler, latents, noise, timesteps), scheduler.add_noise(latents, noise, timesteps)
+    )
     velocity = scheduler.get_velocity(latents, noise, timesteps)
     assert float(v_loss(scheduler, velocity, latents, noise, timesteps, torch.ones(2, 2))) < 1e-10
 

@@ -140,9 +140,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(full))
     (tmp_path / "out").mkdir()
     with (
-        pytest.raises(
-            InputError, match=r"out.mp4 could not be written \(No space left on device\)"
-        ) as caught,
+        pytest.raises(InputError, match=r"out.mp4 could not be written \(No space left on device\)") as caught,
         VideoWriter(tmp_path / "out" / "out.mp4", 640, 480) as video,
     ):
         for _ in range(4):
@@ -161,15 +159,13 @@ def test_unreadable_sound_is_said_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["bad.wav"]
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(30, (4 * 64, 2 * 48)), (5, (4 * 64, 2 * 48)), (2, (2 * 64, 48))]
-)
+@pytest.mark.parametrize(("count", "size"), [(30, (4 * 64, 2 * 48)), (5, (4 * 64, 2 * 48)), (2, (2 * 64, 48))])
 def test_a_contact_sheet_shows_frames_from_first_to_last(tmp_path, count, size):
     with VideoWriter(tmp_path / "out.mp4", 64, 48) as video:
         video.write(frames_of(count))
-    sheet = Image.open(
-        contact_sheet(tmp_path / "out.mp4", tmp_path / "new" / "sheet.png", columns=4, rows=2)
-    ).convert("L")
+    sheet = Image.open(contact_sheet(tmp_path / "out.mp4", tmp_path / "new" / "sheet.png", columns=4, rows=2)).convert(
+        "L"
+    )
     assert sheet.size == size
     shown = min(count, 8)
     levels = [sheet.getpixel((64 * (i % 4) + 32, 48 * (i // 4) + 24)) for i in range(shown)]
