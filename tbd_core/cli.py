@@ -6,8 +6,8 @@ Exit codes: 0 done, 2 something given cannot be used (one line on stderr), 130 i
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -33,17 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = parser().parse_args(argv)
-        logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
+        refuse_broken_text(arguments)
         result = arguments.run(arguments)
-        text = json.dumps(result, ensure_ascii=False) if arguments.json else arguments.show(result)
+        text = json.dumps(result) if arguments.json else arguments.show(result)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter shows its number
         sys.stdout.write(f"{text}\n")
         return 0
     except InputError as error:
         sys.stderr.write(f"tbd: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("tbd: interrupted; what was finished is kept, the same command goes on from there\n")
+        sys.stderr.write("tbd: interrupted; finished clips and training steps are kept, the same command goes on\n")
         return 130
+
+
+def refuse_broken_text(arguments: argparse.Namespace) -> None:
+    """Bytes of the command line that are no text arrive as lone surrogates, which no prompt can hold."""
+    for name, value in vars(arguments).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"--{name} has bytes that are not UTF-8 text: {ascii(text)}; type it anew")
 
 
 def _interrupt(_signal: int, _frame: Any) -> NoReturn:
@@ -58,7 +68,6 @@ def parser() -> Parser:
     def command(name: str, run, show, about: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         made.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
-        made.add_argument("--verbose", action="store_true", help="say more on stderr")
         made.set_defaults(run=run, show=show)
         return made
 
@@ -81,10 +90,10 @@ def parser() -> Parser:
 
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
     made.add_argument("--recipe", default="preliminary", help="preliminary (an hour on two CPU cores) or smoke")
-    made.add_argument("--folder", type=Path, default=Path("runs/tiny"), help="checkpoints, drawings, log.jsonl")
-    made.add_argument("--output", type=Path, default=TINY_BUNDLE, help="the bundle to write")
+    made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")
+    made.add_argument("--output", type=Path, help="the bundle to write (default: the one that ships; smoke: FOLDER)")
     made.add_argument("--seed", type=whole, default=0)
-    made.add_argument("--device", default="cpu")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     about = "twelve evenly spaced frames of a video as one picture"
     made = command("contact-sheet", run_contact_sheet, lambda result: result["output"], about)
@@ -162,14 +171,21 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         device=arguments.device, dtype=arguments.dtype,
     )  # fmt: skip
     keep_memory()
-    bar = tqdm(desc="draw", unit="step", file=sys.stderr)
+    bar = None
 
     def on_step(report: StepReport) -> None:
-        bar.total = report.num_clips * report.num_steps
-        bar.update(report.clip * report.num_steps + report.step - bar.n)
+        nonlocal bar
+        done = report.clip * report.num_steps + report.step
+        if bar is None:  # a resumed run begins in the middle, and its time left counts from there
+            total = report.num_clips * report.num_steps
+            bar = tqdm(desc="draw", unit="step", file=sys.stderr, total=total, initial=done - 1)
+        bar.update(done - bar.n)
 
-    with bar:
+    try:
         return asdict(generate(options, on_step))
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def show_generate(result: dict[str, Any]) -> str:
@@ -219,7 +235,7 @@ def show_schedule(result: dict[str, Any]) -> str:
 
 
 def run_info(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .checkpoint.store import read_about, read_header
+    from .checkpoint.store import read_about, read_config, read_header
 
     header = read_header(arguments.file)
     tensors = {key: value for key, value in header.items() if key != "__metadata__"}
@@ -230,7 +246,8 @@ def run_info(arguments: argparse.Namespace) -> dict[str, Any]:
             size *= length
         part = key.split(".")[0]
         counts[part] = counts.get(part, 0) + size
-    return {"file": str(arguments.file), **read_about(arguments.file), "parameters": counts, "tensors": len(tensors)}
+    about = {**read_about(arguments.file), "config": read_config(arguments.file).to_dict()}
+    return {"file": str(arguments.file), **about, "parameters": counts, "tensors": len(tensors)}
 
 
 def show_info(result: dict[str, Any]) -> str:
@@ -247,9 +264,12 @@ def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.recipe not in RECIPES:
         raise InputError(f"unknown recipe {arguments.recipe!r}; choose one of {', '.join(RECIPES)}")
+    folder = arguments.folder or Path("runs") / arguments.recipe
+    shipped = TINY_BUNDLE if arguments.recipe != "smoke" else folder / "tbd_smoke.safetensors"
+    output = arguments.output or shipped
     keep_memory()
-    about = train(arguments.folder, arguments.output, RECIPES[arguments.recipe](arguments.seed), arguments.device)
-    return {"output": str(arguments.output), **about}
+    about = train(folder, output, RECIPES[arguments.recipe](arguments.seed), arguments.device)
+    return {"output": str(output), **about}
 
 
 def show_train(result: dict[str, Any]) -> str:

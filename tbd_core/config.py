@@ -130,7 +130,7 @@ def tiny() -> ModelConfig:
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=1,
             latent_channels=LATENT_CHANNELS,
-            norm_num_groups=16,
+            norm_num_groups=4,  # many channels a group, as in SD: groups of one or two lose the picture's colours
             sample_size=128,
             scaling_factor=1.0,
             mid_block_add_attention=True,

@@ -58,7 +58,7 @@ class Job:
 
 def clip_noise(seed: int, clip: int, latents: Tensor) -> Tensor:
     """The noise of one clip: on the CPU, always for a whole clip, a function of (seed, clip) alone, so that a resumed
-    run draws the same and a seed means the same picture on every device."""
+    run draws the same, and every device begins from the same."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + clip) % 2**63)
     return torch.randn((CLIP_FRAMES, *latents.shape[1:]), generator=generator)
 
@@ -85,6 +85,7 @@ def draw_clip(
     device, dtype = parameter.device, parameter.dtype
     scheduler = make_scheduler(job.config.scheduler)
     scheduler.set_timesteps(job.schedule.steps)
+    timesteps = scheduler.timesteps[: job.schedule.steps]  # trailing spacing rounds to one too many for some counts
     latents = clip_noise(job.seed, clip, job.portrait) * scheduler.init_noise_sigma
     motion = {name: value.unsqueeze(0) for name, value in see(job.networks, before, job.empty).items()}
     audio = job.networks.audioproj(windows.unsqueeze(0).to(device, dtype))
@@ -106,7 +107,7 @@ def draw_clip(
         return unet(noisy, timestep, ctx).float().cpu()
 
     try:
-        for i, timestep in enumerate(scheduler.timesteps):
+        for i, timestep in enumerate(timesteps):
             row = job.schedule.weights[i]
             text = torch.stack([w * states for w, states in zip(row, job.stages, strict=True)]).sum(0)
             text_id = row if often[row] > 1 else None

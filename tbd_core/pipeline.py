@@ -23,6 +23,7 @@ from .checkpoint import store
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
 from .cot_fa.think import think
+from .devices import check_device, pick_device
 from .errors import InputError
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .parts import PartStore, fingerprint
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from .denoise import Job
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -73,7 +73,7 @@ def plan(options: GenerateOptions) -> Plan:
     """Check everything and think. Raises InputError; loads no network and imports torch only for the two inputs."""
     check_options(options)
     about = store.read_about(options.model)
-    config = ModelConfig.from_dict(about["config"])
+    config = store.read_config(options.model)
     defaults = config.defaults
     check_output(options.output)
     for what, source in (("portrait", options.portrait), ("speech", options.speech)):
@@ -112,8 +112,7 @@ def check_options(options: GenerateOptions) -> None:
             raise InputError(f"--{name} is {value}; give a number from 0 to 30")
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**63 - 1}")
-    if options.device.split(":")[0] not in DEVICES:
-        raise InputError(f"unknown device {options.device!r}; choose one of {', '.join(DEVICES)}")
+    check_device(options.device)
     if options.dtype not in DTYPES:
         raise InputError(f"unknown dtype {options.dtype!r}; choose one of {', '.join(DTYPES)}")
     if options.size is not None:
@@ -148,21 +147,21 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
     what was finished by then is kept for the next run of the same command."""
     began = time.monotonic()
     job_plan = plan(options)
-    parts = PartStore(options.output, part_key(job_plan))
-    clips = draw(job_plan, parts, on_step)
     height, width = job_plan.portrait.pixels.shape[2:]
-    left = job_plan.speech.num_frames
-    # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
-    for _ in clips:
-        pass
-    with VideoWriter(options.output, width, height, FPS, options.speech, metadata(job_plan)) as video:
-        for index in range(job_plan.num_clips):
-            part = parts.load(index)
-            if part is None:
-                raise InputError(f"clip {index} of {parts.folder} vanished; run the same command again")
-            video.write(part[0][:left])
-            left -= len(part[0])
-    parts.delete()
+    with PartStore(options.output, part_key(job_plan)) as parts:
+        # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
+        for _ in draw(job_plan, parts, on_step):
+            pass
+        left = job_plan.speech.num_frames
+        said = metadata(job_plan)
+        with VideoWriter(options.output, width, height, FPS, options.speech, said, parts.folder) as video:
+            for index in range(job_plan.num_clips):
+                part = parts.load(index)
+                if part is None:
+                    raise InputError(f"clip {index} of {parts.folder} vanished; run the same command again")
+                video.write(part[0][:left])
+                left -= len(part[0])
+        parts.delete()
     return GenerateResult(
         output=str(options.output),
         frames=job_plan.speech.num_frames,
@@ -185,19 +184,19 @@ def draw(job_plan: Plan, parts: PartStore, on_step: OnStep | None) -> Iterator[n
     import numpy as np
     import torch
 
-    job, windows, before = None, None, None
+    job, heard, before = None, None, None
     for index in range(job_plan.num_clips):
         part = parts.load(index)
         if part is None:
             from . import denoise, frames
 
             if job is None:
-                job, windows = prepare(job_plan)
+                job, heard = prepare(job_plan)
             if before is None:
                 before = denoise.first_motion(job.portrait)
-            assert windows is not None
-            here = windows[index * CLIP_FRAMES : (index + 1) * CLIP_FRAMES]
-            latents = denoise.draw_clip(job, here, before, index, job_plan.num_clips, on_step)
+            assert heard is not None
+            windows = window_frames(heard, range(index * CLIP_FRAMES, (index + 1) * CLIP_FRAMES))
+            latents = denoise.draw_clip(job, windows, before, index, job_plan.num_clips, on_step)
             part = frames.decode(job.networks.vae, latents), latents[-MOTION_FRAMES:].numpy()
             parts.save(index, *part)
         before = torch.from_numpy(np.array(part[1]))
@@ -205,7 +204,7 @@ def draw(job_plan: Plan, parts: PartStore, on_step: OnStep | None) -> Iterator[n
 
 
 def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
-    """Load the networks and encode what stays the same: (job, audio windows [F, window, L, C] of whole clips)."""
+    """Load the networks and encode what stays the same: (job, audio features [F, L, C] of whole clips)."""
     import torch
 
     from . import conditioning, denoise
@@ -232,20 +231,7 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
             reference=denoise.see(networks, portrait, empty),
             seed=options.seed,
         )
-    return job, window_frames(heard)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`: CUDA, then MPS, then the CPU. InputError when the device asked for is not there."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(d for d in ("cuda", "mps", "cpu") if there[d])
-    if not there[name.split(":")[0]]:
-        found = ", ".join(d for d, ok in there.items() if ok)
-        raise InputError(f"device {name!r} is not available here; this machine has {found}")
-    return torch.device(name)
+    return job, heard
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -263,6 +249,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def part_key(job_plan: Plan) -> dict[str, Any]:
     """Everything that determines the picture."""
     options = job_plan.options
+    device = pick_device(options.device)
     model = Path(options.model).stat()
     return {
         "version": __version__,
@@ -274,8 +261,8 @@ def part_key(job_plan: Plan) -> dict[str, Any]:
         "schedule": asdict(job_plan.schedule),
         "guidance": [job_plan.guidance, options.text_scale, options.audio_scale],
         "seed": options.seed,
-        "device": options.device,
-        "dtype": options.dtype,
+        "device": str(device),
+        "dtype": str(pick_dtype(options.dtype, device)),
         "model": [
             hashlib.sha256(json.dumps(store.read_header(options.model)).encode()).hexdigest(),
             model.st_size,

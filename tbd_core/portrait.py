@@ -31,7 +31,7 @@ DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyErro
 
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height in pixels: "128" is (128, 128), "256x128" is (256, 128). Raises InputError."""
-    match = re.fullmatch(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?", text)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*(?:[xX×]\s*(\d{1,6})\s*)?", text)
     if not match:
         raise InputError(f"size is {text!r}; give one number or WxH, such as 128 or 256x128")
     width = int(match[1])

@@ -15,6 +15,7 @@ from .errors import InputError
 from .flow import Schedule
 
 
+MAX_STEPS = 1000  # one for each timestep of training
 PAPER_SPLIT = (0.4,)  # Fig. 6: the coarse prompt leads for 0.4 of the steps
 PROGRESS = ("denoise", "literal")
 
@@ -94,6 +95,8 @@ def make_schedule(
     """
     if steps < 1:
         raise InputError(f"steps is {steps}; at least 1 is needed")
+    if steps > MAX_STEPS:
+        raise InputError(f"steps is {steps}; at most {MAX_STEPS} are possible, the timesteps of training")
     _check_stages_and_blend(stages, blend)
     if stages > steps:
         raise InputError(f"{stages} stages do not fit into {steps} steps; use at least {stages} steps or fewer stages")

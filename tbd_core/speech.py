@@ -99,15 +99,18 @@ def normalise(waveform: Tensor) -> Tensor:
     return centred / centred.square().mean().sqrt().clamp_min(SILENCE_STD)
 
 
-def window_frames(features: Tensor, window: int = AUDIO_WINDOW) -> Tensor:
-    """[F, L, C] -> [F, window, L, C]: frame i with its neighbours i-2 .. i+2, the ends repeated."""
+def window_frames(features: Tensor, frames: range | None = None, window: int = AUDIO_WINDOW) -> Tensor:
+    """[F, L, C] -> [F, window, L, C]: frame i with its neighbours i-2 .. i+2, the ends repeated.
+
+    `frames`: only these, so that the windows of a long speech never stand in memory at once.
+    """
     import torch
 
     if window % 2 == 0:
         raise ValueError(f"window is {window}; it needs a middle, so it must be odd")
-    frames = torch.arange(len(features), device=features.device)
+    wanted = torch.tensor(frames or range(len(features)), device=features.device)
     offsets = torch.arange(window, device=features.device) - window // 2
-    return features[(frames[:, None] + offsets).clamp(0, len(features) - 1)]
+    return features[(wanted[:, None] + offsets).clamp(0, len(features) - 1)]
 
 
 @contextmanager

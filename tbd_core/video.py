@@ -6,11 +6,12 @@ Frames are streamed, so memory does not grow with the length. The file appears w
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,15 @@ from .errors import InputError
 from .files import (
     OWN_SESSION,
     atomic,
+    beside,
+    check_new_file,
     ffmpeg_command,
     input_arguments,
     last_line,
+    metadata_tags,
+    metadata_text,
+    output_argument,
+    put_in_place,
     require_file,
     run_ffmpeg,
     write_error,
@@ -30,8 +37,6 @@ from .units import FPS, SAMPLE_RATE
 
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy import ndarray
 
 SUFFIX = ".mp4"
@@ -43,30 +48,15 @@ WANTED = "an MP4 video"
 RAW = ("-f", "rawvideo", "-pix_fmt", "rgb24")
 BT709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
 H264 = f"-c:v libx264 -crf 18 -pix_fmt yuv420p {BT709}".split()
-AAC = ("-map", "1:a:0", "-c:a", "aac", "-b:a", "160k")
+AAC = ("-map", "2:a:0", "-c:a", "aac", "-b:a", "160k")
+OWN_TAGS = "-map_metadata 1 -map_metadata:s -1 -map_chapters -1"  # those of the second input
 # Timestamps are counted anew: a track that begins late in its container would not be cut right.
 FIT_SOUND = f"aresample={SOUND_RATE},asetpts=N/SR/TB,apad,atrim=end_sample=%d,aformat=channel_layouts=mono|stereo"
 
 
 def check_output(path: str | Path) -> Path:
-    """`path`, which a video can be written to: ends in .mp4, is no folder, and its folder takes files (it is
-    made when writing begins). Leaves nothing behind. Raises InputError."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise InputError(f"output {path} is a folder; give a file name such as {path / 'talking.mp4'}")
-        if path.suffix.lower() != SUFFIX:
-            raise InputError(
-                f"output {path.name} ends in {path.suffix or 'nothing'!r}; give a name that ends in {SUFFIX}"
-            )
-        folder = path.absolute().parent
-        while not folder.exists():
-            folder = folder.parent
-        # As long as the longest name that will stand beside the output.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{path.name}.parts-"):
-            return path
-    except OSError as error:
-        raise InputError(f"output {path} cannot be written ({error.strerror}); choose another place") from error
+    """`path`, which a video can be written to (`check_new_file`). Raises InputError."""
+    return check_new_file(path, SUFFIX)
 
 
 class VideoWriter:
@@ -75,12 +65,14 @@ class VideoWriter:
         with VideoWriter("out.mp4", 128, 128, 25, "speech.wav", {"seed": 0}) as video:
             video.write(frames)  # uint8 [F, H, W, 3], as often as wanted
 
-    path           the final name; until the end the work goes on beside it in `<stem>.part-...mp4`
+    path           the final name; it appears when the video is whole
     width, height  pixels, even
     fps            frames per second
     speech         a sound file (used as it is, mono or stereo), a waveform [T] in [-1, 1] at 16 kHz,
                    or None for a silent film; cut or padded with silence to the picture's length
     metadata       JSON-serialisable; stored as the comment, with `synthetic: true` added (`read_metadata`)
+    folder         where the work lies until the end, on the file system of `path`; made if it is missing. None: beside
+                   `path`. Only a run that is killed leaves anything in it, `video-...`
 
     Any exception inside the block, KeyboardInterrupt too, removes what was written. Raises InputError when
     ffmpeg fails, with the reason it gave (a full disk, say).
@@ -94,6 +86,7 @@ class VideoWriter:
         fps: int = FPS,
         speech: Any = None,
         metadata: dict | None = None,
+        folder: Path | None = None,
     ) -> None:
         if width % 2 or height % 2:
             raise ValueError(f"{width} x {height} px cannot be stored as yuv420p; both must be even")
@@ -102,22 +95,25 @@ class VideoWriter:
         self.frames = 0
         self._speech = speech
         self._metadata = {**(metadata or {}), "synthetic": True}
+        self._folder = folder
         self._cleanup = ExitStack()
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
+            place = self._folder / "video-" if self._folder else beside(self.path, ".part-")
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                for needed in (self.path.parent, place.parent):
+                    needed.mkdir(parents=True, exist_ok=True)
+                work = tempfile.TemporaryDirectory(prefix=place.name, dir=place.parent, ignore_cleanup_errors=True)
+                self._work = Path(stack.enter_context(work)).absolute()
             except OSError as error:
                 raise write_error(self.path, error) from error
             # The sound's length is known with the last frame, so it is added in a second, copying pass.
-            self._final = stack.enter_context(atomic(self.path))
-            self._silent = self._final.with_suffix(f".silent{SUFFIX}")
-            stack.callback(self._silent.unlink, missing_ok=True)
+            self._silent = self._work / f"silent{SUFFIX}"
             self._stderr = stack.enter_context(tempfile.TemporaryFile())
             size = ("-s", f"{self.width}x{self.height}", "-r", self.fps)
             self._process = subprocess.Popen(
-                ffmpeg_command(*RAW, *size, "-i", "pipe:0", *H264, self._silent),
+                ffmpeg_command(*RAW, *size, "-i", "pipe:0", *H264, output_argument(self._silent)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
@@ -142,21 +138,16 @@ class VideoWriter:
             raise self._failure() from error
         self.frames += len(frames)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            with self._cleanup:
-                if error is not None:
-                    raise error  # so that `atomic` sees it and removes the part
-                self._finish()
-        except OSError as failed:
-            if failed is error:
-                raise
-            raise write_error(self.path, failed) from failed
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._cleanup:
+            if error is None:
+                try:
+                    self._finish()
+                except OSError as failed:
+                    raise write_error(self.path, failed) from failed
 
     def _finish(self) -> None:
-        """Ends the picture, then copies it into the final file beside the sound."""
+        """Ends the picture, copies it into another file beside the sound, and puts that in place."""
         if not self.frames:
             raise ValueError("no frames were written")
         assert self._process.stdin
@@ -167,16 +158,37 @@ class VideoWriter:
             raise self._failure() from error
         if self._process.wait():
             raise self._failure()
-        with _sound_input(self._speech) as sound:
-            track = (*AAC, "-af", FIT_SOUND % round(self.frames * SOUND_RATE / self.fps)) if sound else ()
-            tags = ("-metadata", f"title={self._metadata.get('title', TITLE)}")
-            tags += ("-metadata", f"comment={json.dumps(self._metadata)}")
-            done = run_ffmpeg(
-                *input_arguments(self._silent), *sound, "-map", "0:v:0", "-c:v", "copy",
-                *track, "-map_metadata", -1, *tags, "-movflags", "+faststart", self._final,
-            )  # fmt: skip
+        sound = self._sound()
+        track = (*AAC, "-af", FIT_SOUND % round(self.frames * SOUND_RATE / self.fps)) if sound else ()
+        whole = self._work / f"whole{SUFFIX}"
+        done = run_ffmpeg(
+            *input_arguments(self._silent), *self._tags(), *sound, "-map", "0:v:0", "-c:v", "copy", *track,
+            *OWN_TAGS.split(), "-movflags", "+faststart", output_argument(whole),
+        )  # fmt: skip
         if done.returncode:
             raise write_error(self.path, last_line(done.stderr))
+        put_in_place(whole, self.path)
+
+    def _tags(self) -> list[str]:
+        """ffmpeg's arguments for the comment and the title."""
+        # Half of a surrogate pair has no UTF-8; its \u escape is JSON, too.
+        comment = json.dumps(self._metadata, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        tags = {"comment": comment, "title": str(self._metadata.get("title", TITLE))}
+        file = self._work / "metadata.txt"
+        file.write_bytes(metadata_text(tags).encode("utf-8", "replace"))
+        return ["-f", "ffmetadata", *input_arguments(file)]
+
+    def _sound(self) -> list[str]:
+        """ffmpeg's arguments for the sound: none, the recording itself, or a waveform [T]."""
+        if self._speech is None:
+            return []
+        if isinstance(self._speech, str | Path):
+            return input_arguments(Path(self._speech))
+        import numpy as np
+
+        samples = self._work / "waveform.f32"
+        samples.write_bytes(np.asarray(self._speech, dtype="<f4").tobytes())
+        return ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", *input_arguments(samples)]
 
     def _failure(self) -> InputError:
         self._stderr.seek(0)
@@ -193,20 +205,6 @@ def _stop(process: subprocess.Popen) -> None:
             process.stdin.close()
 
 
-@contextmanager
-def _sound_input(speech: Any) -> Iterator[list[str]]:
-    """ffmpeg's arguments for the sound: none, the recording itself, or a waveform [T] in a temporary file."""
-    if speech is None or isinstance(speech, str | Path):
-        yield [] if speech is None else input_arguments(Path(speech))
-        return
-    import numpy as np
-
-    with tempfile.TemporaryDirectory(prefix="tbd_sound_") as folder:
-        samples = Path(folder) / "waveform.f32"
-        samples.write_bytes(np.asarray(speech, dtype="<f4").tobytes())
-        yield ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", *input_arguments(samples)]
-
-
 def _unreadable(path: Path, stderr: bytes) -> InputError:
     return InputError(f"{path.name} is not a video that can be read ({last_line(stderr)}); give {WANTED}")
 
@@ -217,10 +215,7 @@ def read_metadata(path: str | Path) -> dict:
     done = run_ffmpeg(*input_arguments(path), "-f", "ffmetadata", "-")
     if done.returncode:
         raise _unreadable(path, done.stderr)
-    text = done.stdout.decode("utf-8", "replace")
-    # ffmetadata: one key=value per line; = ; # \ and line ends inside a value stand behind a backslash.
-    entries = re.findall(r"^((?:\\.|[^=;#\\\n])+)=((?:\\.|[^\\\n])*)$", text, re.MULTILINE | re.DOTALL)
-    tags = {key: re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for key, value in entries}
+    tags = metadata_tags(done.stdout.decode("utf-8", "replace"))
     try:
         stored = json.loads(tags.get("comment", ""))
     except json.JSONDecodeError:
@@ -259,17 +254,20 @@ def contact_sheet(video: str | Path, output: str | Path, columns: int = 6, rows:
     """A PNG of `columns` x `rows` frames at even distances, first and last among them. Raises InputError."""
     from PIL import Image
 
-    output = Path(output)
+    output = check_new_file(output, ".png")
+    video = require_file(video, WANTED)
+    if output.exists() and os.path.samefile(output, video):
+        raise InputError(f"output {output} is also the video; give another output")
     facts = probe(video)
     count = min(columns * rows, facts["frames"])
     wanted = {round(i * (facts["frames"] - 1) / max(1, count - 1)) for i in range(count)}
     tiles = []
-    for frame in _frames(Path(video), facts["width"], facts["height"], wanted):
+    for frame in _frames(video, facts["width"], facts["height"], wanted):
         tile = Image.fromarray(frame)
         tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
         tiles.append(tile)
     if not tiles:
-        raise InputError(f"{Path(video).name} has 0 frames; give {WANTED}")
+        raise InputError(f"{video.name} has 0 frames; give {WANTED}")
     width, height = tiles[0].size
     columns = min(columns, len(tiles))
     sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height))

@@ -39,7 +39,11 @@ def read_header(path: Path) -> dict[str, Any]:
             if not 0 < length <= min(size - 8, LONGEST_HEADER):
                 raise ValueError("no header")
             header = json.loads(file.read(length))
-        ends = [int(value["data_offsets"][1]) for key, value in header.items() if key != "__metadata__"]
+        tensors = [value for key, value in header.items() if key != "__metadata__"]
+        ends = [int(value["data_offsets"][1]) for value in tensors]
+        shapes_are_numbers = all(isinstance(n, int) for value in tensors for n in value["shape"])
+        if not shapes_are_numbers or not isinstance(header.get("__metadata__", {}), dict):
+            raise ValueError("another form of header")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(f"{path} ({size} bytes) is not a safetensors file; {WAY_OUT}") from error
     except OSError as error:

@@ -5,13 +5,13 @@ Written shard by shard under its final name only when whole, so that a broken ru
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from ..files import atomic
 from ..synthetic.clip import mouth_from_sound, talking_clip
 from ..synthetic.face import Face, random_identity
 from ..synthetic.portrait import render
@@ -40,11 +40,6 @@ def to_bytes(pictures: torch.Tensor) -> torch.Tensor:
     return (pictures * 255).round().to(torch.uint8)
 
 
-def _save(path: Path, value: dict) -> None:
-    torch.save(value, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
-
-
 def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, torch.Tensor]:
     """Make what is missing of `count` items in shards of `size`, and join all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +47,9 @@ def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, t
     for start in tqdm(starts, desc=f"draw {kind}"):
         path = folder / f"{kind}-{start:06d}.pt"
         if not path.exists():
-            _save(path, make(start, min(size, count - start)))
+            made = make(start, min(size, count - start))
+            with atomic(path) as partial:
+                torch.save(made, partial)
     parts = [torch.load(folder / f"{kind}-{start:06d}.pt", weights_only=True) for start in starts]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 

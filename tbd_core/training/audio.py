@@ -39,7 +39,7 @@ def audio_loss(run: Run, encoder, teacher: Teacher, recordings: int, batch: int,
     sounds = torch.stack([babble(generator, SECONDS)[: frames * SAMPLES_PER_FRAME].half() for _ in range(recordings)])
     curves = torch.stack([mouth_from_sound(sound.float(), frames) for sound in sounds])
 
-    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
         i = torch.randint(recordings, (batch,), generator=generator)
         heard = torch.stack([normalise(x) for x in roughen(sounds[i].float(), generator)]).to(run.device)
         with run.autocast():

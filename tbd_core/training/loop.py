@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..files import atomic
 
-Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
+
+Loss = Callable[[torch.Generator], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one part is trained. A finished part is trained again only when its recipe changes."""
+    """How one part is trained."""
 
     steps: int
     batch: int
@@ -42,10 +43,9 @@ class Run:
 
     folder: Path
     device: torch.device
-    threads: int = 0
 
     def autocast(self):
-        """bf16 where the device has it; weights and optimiser stay fp32."""
+        """bf16 for the products; weights and optimiser stay fp32."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def log(self, **values) -> None:
@@ -54,6 +54,7 @@ class Run:
 
 
 def step_generator(seed: int, name: str, step: int) -> torch.Generator:
+    """The randomness of one step, whatever was drawn before it."""
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}/{step}".encode()))
 
 
@@ -71,14 +72,16 @@ def fit(
     modules: Mapping[str, nn.Module],
     loss: Loss,
     recipe: Recipe,
+    key: str,
     trained: Callable[[str], bool] = lambda _: True,
 ) -> None:
     """Train the parameters of `modules` whose names `trained` accepts; they end with their EMA weights.
 
-    `loss(generator, progress)` returns named scalars; "loss" is the one that is descended.
+    `loss(generator)` returns named scalars; "loss" is the one that is descended. `key` stands for all that the part
+    depends on (its recipe, its sizes, the parts before it): with another key a finished part is trained anew.
     """
     done, half = run.folder / f"{name}.safetensors", run.folder / f"{name}.checkpoint.pt"
-    if load_finished(done, modules, recipe):
+    if load_finished(done, modules, key):
         return
     parameters = []
     for module in modules.values():
@@ -91,25 +94,25 @@ def fit(
     )
     ema = EMAModel(parameters, decay=recipe.ema, use_ema_warmup=True, power=0.75)
     start, spent = 0, 0.0
+    smooth: dict[str, float] = {}
     if half.exists():
         state = torch.load(half, map_location="cpu", weights_only=True)
-        if state["recipe"] == asdict(recipe):
+        if state["key"] == key:
             for key, module in modules.items():
                 module.load_state_dict(state["modules"][key])
             optimizer.load_state_dict(state["optimizer"])
             ema.shadow_params = [p.to(run.device) for p in state["ema"]]
-            start, spent = state["step"], state["seconds"]
+            start, spent, smooth = state["step"], state["seconds"], state["losses"]
             ema.optimization_step = start
 
     for module in modules.values():
         module.train()
     began = time.monotonic() - spent
-    smooth: dict[str, float] = {}
     bar = tqdm(range(start, recipe.steps), desc=name, initial=start, total=recipe.steps, mininterval=5)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        values = loss(step_generator(recipe.seed, name, step), step / recipe.steps)
+        values = loss(step_generator(recipe.seed, name, step))
         optimizer.zero_grad(set_to_none=True)
         values["loss"].backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -126,40 +129,43 @@ def fit(
             run.log(part=name, step=step + 1, **shown, seconds=round(time.monotonic() - began, 1))
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             state = {
-                "recipe": asdict(recipe),
+                "key": key,
                 "modules": {key: module.state_dict() for key, module in modules.items()},
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.shadow_params,
                 "step": step + 1,
+                "losses": smooth,
                 "seconds": time.monotonic() - began,
             }
-            torch.save(state, half.with_suffix(".tmp"))
-            os.replace(half.with_suffix(".tmp"), half)
+            with atomic(half) as partial:
+                torch.save(state, partial)
 
     ema.copy_to(parameters)
     for module in modules.values():
         module.eval()
-    about = {"recipe": asdict(recipe), "seconds": time.monotonic() - began, "losses": smooth}
+    about = {"key": key, "recipe": asdict(recipe), "seconds": time.monotonic() - began, "losses": smooth}
     save_modules(done, modules, about)
     half.unlink(missing_ok=True)
 
 
 def save_modules(path: Path, modules: Mapping[str, nn.Module], about: dict) -> None:
+    """One finished part with what it cost, whole or not at all."""
     tensors = {f"{k}.{n}": v.contiguous() for k, module in modules.items() for n, v in module.state_dict().items()}
-    save_file(tensors, path.with_suffix(".tmp"), {"about": json.dumps(about)})
-    os.replace(path.with_suffix(".tmp"), path)
+    with atomic(path) as partial:
+        save_file(tensors, partial, {"about": json.dumps(about)})
 
 
 def read_about(path: Path) -> dict:
+    """Key, recipe, seconds and losses of a finished part."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["about"])
 
 
-def load_finished(path: Path, modules: Mapping[str, nn.Module], recipe: Recipe) -> bool:
-    """Fill `modules` from a finished part of the same recipe."""
-    if not path.exists() or read_about(path)["recipe"] != asdict(recipe):
+def load_finished(path: Path, modules: Mapping[str, nn.Module], key: str) -> bool:
+    """Fill `modules` from a finished part of the same key."""
+    if not path.exists() or read_about(path)["key"] != key:
         return False
     tensors = load_file(path)
     for key, module in modules.items():

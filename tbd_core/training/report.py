@@ -97,7 +97,7 @@ def write_report(bundle: Path, command: str) -> dict[str, float]:
     rows = [torch.cat([p[None], r]) for p, t, d in zip(portraits, truth, drawn, strict=True) for r in (t, d)]
     contact_sheet(torch.cat(rows), len(EMOTIONS) + 1).save(bundle.parent / "emotions.png", optimize=True)
     scores = measure(truth, drawn)
-    (bundle.parent / "TINY.md").write_text(report(store.read_about(bundle), scores, bundle, command))
+    (bundle.parent / "TINY.md").write_text(report(store.read_about(bundle), scores, bundle, command), encoding="utf-8")
     return scores
 
 
@@ -132,7 +132,8 @@ Corpus: {corpus["people"]} people with {corpus["expressions"]} expressions each,
 The VAE alone, on people it never saw: {training["vae_psnr_db"]} dB.
 
 What each sample is told in stages 1 and 2: Algorithm 2's blend 50 %, the fine prompt 20 %, the coarse prompt 15 %, the
-bare label 15 %; text, reference and audio are dropped together in 10 % of the steps, each alone in 5 %.
+bare label 15 % (plans that vary their emotion hear the fine prompt in place of coarse or label alone);
+text, reference and audio are dropped together in 10 % of the steps, each alone in 5 %.
 
 ## What it draws
 Two people it never saw, emotions at "{INTENSITY.lower()}" in the order {", ".join(EMOTIONS)}, silent speech; the first
@@ -142,7 +143,7 @@ middle frame of a clip, with the bundle's defaults.
 ![truth and drawn](emotions.png)
 
 Against the truth: {scores["psnr_db"]} dB; the nearest of the eight truths is the one asked for in
-{100 * scores["nearest_truth"]:.0f} % of the {PEOPLE * len(EMOTIONS)} pictures. A first look at few pictures, not a proof.
+{100 * scores["nearest_truth"]:.0f} % of the {PEOPLE * len(EMOTIONS)} pictures. A first look, not a proof.
 """
 
 

@@ -42,7 +42,7 @@ def stage1_loss(
     cells = telling_cells(portraits.repeat_interleave(per, dim=0), faces.flatten(0, 1)).to(run.device)
     empty = texts.empty.float().to(run.device)
 
-    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(faces.shape[0] * per, (batch,), generator=generator)
         latents = faces.flatten(0, 1)[rows].float()
         timesteps = torch.randint(total, (batch,), generator=generator)
@@ -71,7 +71,7 @@ def stage2_loss(
     cells = telling_cells(clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)).to(run.device)
     empty = texts.empty.float().to(run.device)
 
-    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(clips), (batch,), generator=generator)
         latents, before = clips[rows, MOTION_FRAMES:].float(), clips[rows, :MOTION_FRAMES].float()
         portrait = portraits[rows].float()

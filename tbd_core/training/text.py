@@ -49,7 +49,7 @@ def text_loss(run: Run, encoder, teacher: Teacher, plans: list[Plan], batch: int
     intensity = torch.tensor([INTENSITIES.index(p.intensity) for p in plans])
     pure = torch.tensor([p.pure for p in plans])
 
-    def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
         i = torch.randint(len(plans), (batch,), generator=generator)
         kind = torch.multinomial(torch.tensor([0.6, 0.2, 0.2]), batch, replacement=True, generator=generator)
         ids = torch.stack([fine[i], coarse[i], label[i]])[kind, torch.arange(batch)]

@@ -175,7 +175,7 @@ def test_sizes_lengths_and_samples(capsys, files, small_bundle):
     samples = np.zeros(8_000, dtype=np.float32)
     samples[:3] = np.nan
     soundfile.write(files / "nan.wav", samples, 16_000, subtype="FLOAT")
-    assert "3" in refused(capsys, *generate(files, small_bundle, speech=files / "nan.wav"))
+    assert "nan.wav has 3 samples" in refused(capsys, *generate(files, small_bundle, speech=files / "nan.wav"))
 
 
 def test_models_that_are_none(capsys, files, small_bundle):
@@ -207,8 +207,9 @@ def test_outputs_that_cannot_be_written(capsys, files, small_bundle):
         ("prompts --emotion hapy", "'hapy'"),
         ("prompts --emotion sad --intensity huge", "'huge'"),
         ("prompts --emotion sad --style loud", "'loud'"),
-        ("schedule --steps 0", "0"),
-        ("schedule --steps 2 --stages 3", "3"),
+        ("schedule --steps 0", "steps is 0"),
+        ("schedule --steps 1001", "steps is 1001; at most 1000"),
+        ("schedule --steps 2 --stages 3", "3 stages do not fit into 2 steps"),
         ("schedule --steps 9 --split 1.5", "1.5"),
         ("schedule --steps 9 --stages 3 --split 0.6,0.3", "0.6"),
         ("schedule --steps 9 --split a,b", "'a,b'"),
@@ -216,6 +217,7 @@ def test_outputs_that_cannot_be_written(capsys, files, small_bundle):
         ("schedule --steps 9 --blend soft", "'soft'"),
         ("schedule --steps 9 --progress back", "'back'"),
         ("train --recipe long", "'long'"),
+        ("train --recipe smoke --device tpu --folder /dev/null/no", "/dev/null/no"),
         ("contact-sheet none.mp4", "none.mp4"),
         ("dance", "'dance'"),
         ("", "COMMAND"),

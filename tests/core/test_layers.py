@@ -10,7 +10,7 @@ import pytest
 
 # A module or package imports only from those above it, or from inside its own package without a circle.
 ORDER = [
-    "errors", "units", "flow", "config", "files", "memory", "models", "checkpoint", "facs", "cot_fa",
+    "errors", "units", "flow", "config", "files", "memory", "devices", "models", "checkpoint", "facs", "cot_fa",
     "portrait", "speech", "conditioning", "progressive", "denoise", "frames", "video", "parts", "pipeline",
     "synthetic", "data", "training", "cli", "__main__",
 ]  # fmt: skip

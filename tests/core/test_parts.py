@@ -1,6 +1,10 @@
 """The part store: whole parts come back as they were, anything else is drawn again."""
 
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +45,74 @@ def test_the_folder_stands_beside_the_output_and_is_made_late(tmp_path, frames, 
     assert not (tmp_path / "new").exists()
     store.save(0, frames, tail)
     assert [p.name for p in store.folder.iterdir()] == ["clip_00000.npz"]
+
+
+def test_the_longest_names_have_folders_and_each_its_own(tmp_path, frames, tail):
+    longest = ["喜" * 83 + ending for ending in ("a.mp4", "b.mp4")]  # 254 bytes
+    stores = [PartStore(tmp_path / name, KEY) for name in longest]
+    assert stores[0].folder != stores[1].folder
+    with stores[0]:
+        stores[0].save(0, frames, tail)
+    assert stores[0].load(0) is not None
+    assert stores[1].load(0) is None
+
+
+def test_a_second_run_is_refused_while_the_first_draws(tmp_path, frames, tail):
+    first, second, other = (PartStore(tmp_path / "out.mp4", key) for key in (KEY, KEY, {"seed": 4}))
+    message = rf"out.mp4 is being drawn by another run \(process {os.getpid()}\); wait for it or choose another output"
+    with first:
+        first.save(0, frames, tail)
+        with pytest.raises(InputError, match=message), second:
+            pass
+        first.save(1, frames, tail)  # the refused one did no harm
+        with other:
+            pass
+        first.delete()
+        with pytest.raises(InputError, match=message), second:  # not even now
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with second:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_leaves_its_clips_and_no_lock(tmp_path, frames, tail):
+    store = PartStore(tmp_path / "new" / "out.mp4", KEY)
+    with pytest.raises(KeyboardInterrupt), store:
+        store.save(0, frames, tail)
+        raise KeyboardInterrupt
+    assert [p.name for p in store.folder.iterdir()] == ["clip_00000.npz"]
+
+
+def test_a_killed_run_locks_nobody_out_and_its_leavings_go(tmp_path, frames, tail):
+    store = PartStore(tmp_path / "out.mp4", KEY)
+    program = (
+        "import sys\nfrom tbd_core.parts import PartStore\n"
+        f"with PartStore({str(tmp_path / 'out.mp4')!r}, {KEY!r}) as parts:\n"
+        "    (parts.folder / 'clip_00001.npz.part-01234567.npz').touch()\n    (parts.folder / 'video-x').mkdir()\n"
+        "    (parts.folder / 'video-x' / 'whole.mp4').touch()\n"
+        "    print('locked', flush=True)\n    sys.stdin.read()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as run:
+        assert run.stdout and run.stdout.readline().strip() == b"locked"
+        store.save(0, frames, tail)
+        with pytest.raises(InputError, match=rf"another run \(process {run.pid}\)"), store:
+            pass
+        assert len(list(store.folder.iterdir())) == 4
+        run.kill()
+    with store:
+        assert sorted(p.name for p in store.folder.iterdir()) == ["clip_00000.npz", "lock"]
+        assert (store.folder / "lock").read_text() == str(os.getpid())
+    assert store.load(0) is not None
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    store = PartStore(tmp_path / "file" / "out.mp4", KEY)
+    with pytest.raises(InputError, match=r"lock could not be written \(Not a directory\)"), store:
+        pass
 
 
 def test_another_key_sees_nothing_and_its_parts_are_left_alone(tmp_path, frames, tail):

@@ -183,7 +183,7 @@ REFUSED = [
     (dict(split=(1.0,)), r"split 1 contains 1; each boundary lies between 0 and 1"),
     (dict(split=(0.0,)), r"split 0 contains 0; each boundary lies between 0 and 1"),
     (dict(split=(0.6, 0.3), prompts=("a", "b", "c"), steps=4), r"0\.6.*0\.3"),
-    (dict(split=(0.2, 0.4)), r"2"),
+    (dict(split=(0.2, 0.4)), r"split 0\.2,\s?0\.4 has 2 boundaries"),
     (dict(blend="soft"), r"'soft'.*hard"),
     (dict(coarse="  "), r"coarse prompt is blank"),
     (dict(fine=""), r"fine prompt is blank"),
@@ -194,9 +194,11 @@ REFUSED = [
     (dict(text_scale=99.0), r"--text-scale is 99"),
     (dict(audio_scale=-0.5), r"--audio-scale is -0.5"),
     (dict(seed=-1), r"--seed is -1"),
-    (dict(device="tpu"), r"'tpu'.*cuda"),
+    (dict(device="tpu"), r"unknown device 'tpu'.*cuda"),
     (dict(dtype="int8"), r"'int8'.*bf16"),
-    (dict(size=(100, 64)), r"100"),
+    (dict(size=(100, 64)), r"100.*multiple"),
+    (dict(steps=1001), r"steps is 1001; at most 1000"),
+    (dict(device="cpu:3"), r"'cpu:3'"),
 ]
 
 
@@ -216,10 +218,12 @@ def test_output_that_is_an_input_is_refused(options, inputs):
             plan(replace(options, output=target, **{what: target}))
 
 
-def test_a_device_that_is_not_there_is_named(options):
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="'cuda' is not available here; this machine has cpu"):
-            pipeline.pick_device("cuda")
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="'cuda:1' is not available here; this machine has cpu"):
+        pipeline.pick_device("cuda:1")
+    assert pipeline.pick_device("auto").type == "cpu"
 
 
 def test_result_is_plain_data(done):

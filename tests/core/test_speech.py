@@ -197,4 +197,4 @@ def test_each_frame_sees_two_neighbours_each_way_and_the_ends_repeat():
         [2, 3, 4, 5, 5],
         [3, 4, 5, 5, 5],
     ]
-    assert window_frames(features[:1], 3).shape == (1, 3, 3, 2)
+    assert window_frames(features[:1], window=3).shape == (1, 3, 3, 2)

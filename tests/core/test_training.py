@@ -32,8 +32,8 @@ def line(seed: int = 0) -> nn.Module:
 def line_loss(module, stop_at: int | None = None):
     steps = []
 
-    def loss(generator, progress):
-        steps.append(progress)
+    def loss(generator):
+        steps.append(generator.initial_seed())
         if stop_at is not None and len(steps) > stop_at:
             raise KeyboardInterrupt
         x = torch.randn(8, 3, generator=generator)
@@ -45,46 +45,46 @@ def line_loss(module, stop_at: int | None = None):
 def test_training_descends(tmp_path):
     module = line()
     loss, _ = line_loss(module)
-    before = float(loss(torch.Generator().manual_seed(9), 0)["loss"])
-    fit(a_run(tmp_path), "line", {"line": module}, loss, replace(RECIPE, steps=200))
-    assert float(loss(torch.Generator().manual_seed(9), 0)["loss"]) < before / 10
+    before = float(loss(torch.Generator().manual_seed(9))["loss"])
+    fit(a_run(tmp_path), "line", {"line": module}, loss, replace(RECIPE, steps=200), "key")
+    assert float(loss(torch.Generator().manual_seed(9))["loss"]) < before / 10
 
 
 def test_a_broken_run_ends_as_an_unbroken_one(tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     whole, broken = line(), line()
-    fit(a_run(tmp_path / "whole"), "line", {"line": whole}, line_loss(whole)[0], RECIPE)
+    fit(a_run(tmp_path / "whole"), "line", {"line": whole}, line_loss(whole)[0], RECIPE, "key")
     with pytest.raises(KeyboardInterrupt):
-        fit(a_run(tmp_path / "broken"), "line", {"line": broken}, line_loss(broken, stop_at=6)[0], RECIPE)
+        fit(a_run(tmp_path / "broken"), "line", {"line": broken}, line_loss(broken, stop_at=6)[0], RECIPE, "key")
     broken = line(seed=5)  # a new process begins with other weights
     loss, steps = line_loss(broken)
-    fit(a_run(tmp_path / "broken"), "line", {"line": broken}, loss, RECIPE)
+    fit(a_run(tmp_path / "broken"), "line", {"line": broken}, loss, RECIPE, "key")
     assert len(steps) == 8  # from the checkpoint at step 4
     assert torch.allclose(whole.weight, broken.weight, atol=1e-6)
 
 
-def test_a_finished_part_is_not_trained_again_unless_its_recipe_changes(tmp_path):
+def test_a_finished_part_is_not_trained_again_unless_its_key_changes(tmp_path):
     module = line()
-    fit(a_run(tmp_path), "line", {"line": module}, line_loss(module)[0], RECIPE)
+    fit(a_run(tmp_path), "line", {"line": module}, line_loss(module)[0], RECIPE, "key")
     again = line(seed=3)
     loss, steps = line_loss(again)
-    fit(a_run(tmp_path), "line", {"line": again}, loss, RECIPE)
+    fit(a_run(tmp_path), "line", {"line": again}, loss, RECIPE, "key")
     assert steps == [] and torch.equal(module.weight, again.weight)
-    fit(a_run(tmp_path), "line", {"line": again}, loss, replace(RECIPE, steps=3))
+    fit(a_run(tmp_path), "line", {"line": again}, loss, replace(RECIPE, steps=3), "another")
     assert len(steps) == 3
 
 
 def test_only_what_is_named_learns(tmp_path):
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     before = module[0].weight.clone()
-    fit(a_run(tmp_path), "two", {"two": module}, line_loss(module)[0], RECIPE, lambda key: key.startswith("1."))
+    fit(a_run(tmp_path), "two", {"two": module}, line_loss(module)[0], RECIPE, "key", lambda key: key.startswith("1."))
     assert torch.equal(module[0].weight, before)
 
 
 def test_every_log_line_is_json_with_step_and_loss(tmp_path):
     module = line()
-    fit(a_run(tmp_path), "line", {"line": module}, line_loss(module)[0], replace(RECIPE, steps=40))
+    fit(a_run(tmp_path), "line", {"line": module}, line_loss(module)[0], replace(RECIPE, steps=40), "key")
     lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in lines] == [20, 40] and all(entry["loss"] > 0 for entry in lines)
 

@@ -1,0 +1,34 @@
+"""Which device computes. The only place that says `cuda`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+
+
+def check_device(name: str) -> None:
+    """InputError when `name` is no device's; needs no torch."""
+    if not DEVICE.fullmatch(name):
+        raise InputError(f"unknown device {name!r}; choose one of auto, cpu, mps, cuda or cuda:N")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: CUDA, then MPS, then the CPU. InputError when the device asked for is not there."""
+    import torch
+
+    check_device(name)
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = [*cuda[:1], *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name == "auto":
+        name = there[0]
+    if name not in (*there, *cuda) and not (name == "cuda" and cuda):
+        raise InputError(f"device {name!r} is not available here; this machine has {', '.join((*there, *cuda[1:]))}")
+    return torch.device(name)
