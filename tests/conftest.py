@@ -67,7 +67,7 @@ def small_config():
             up_block_types=["UpDecoderBlock2D"] * 4,
             layers_per_block=1,
             latent_channels=4,
-            norm_num_groups=8,
+            norm_num_groups=2,
             sample_size=64,
             scaling_factor=0.5,
         ),

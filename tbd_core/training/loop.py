@@ -85,9 +85,9 @@ def fit(
         return
     parameters = []
     for module in modules.values():
-        for key, parameter in module.named_parameters():
-            parameter.requires_grad_(trained(key))
-            if trained(key):
+        for label, parameter in module.named_parameters():
+            parameter.requires_grad_(trained(label))
+            if trained(label):
                 parameters.append(parameter)
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
@@ -98,8 +98,8 @@ def fit(
     if half.exists():
         state = torch.load(half, map_location="cpu", weights_only=True)
         if state["key"] == key:
-            for key, module in modules.items():
-                module.load_state_dict(state["modules"][key])
+            for label, module in modules.items():
+                module.load_state_dict(state["modules"][label])
             optimizer.load_state_dict(state["optimizer"])
             ema.shadow_params = [p.to(run.device) for p in state["ema"]]
             start, spent, smooth = state["step"], state["seconds"], state["losses"]
@@ -121,8 +121,8 @@ def fit(
         optimizer.step()
         ema.step(parameters)
 
-        for key, value in values.items():
-            smooth[key] = 0.95 * smooth.get(key, float(value.detach())) + 0.05 * float(value.detach())
+        for label, value in values.items():
+            smooth[label] = 0.95 * smooth.get(label, float(value.detach())) + 0.05 * float(value.detach())
         if (step + 1) % 20 == 0 or step + 1 == recipe.steps:
             shown = {k: float(f"{v:.4g}") for k, v in smooth.items()}
             bar.set_postfix(shown, refresh=False)
@@ -130,7 +130,7 @@ def fit(
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             state = {
                 "key": key,
-                "modules": {key: module.state_dict() for key, module in modules.items()},
+                "modules": {label: module.state_dict() for label, module in modules.items()},
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.shadow_params,
                 "step": step + 1,
@@ -168,8 +168,8 @@ def load_finished(path: Path, modules: Mapping[str, nn.Module], key: str) -> boo
     if not path.exists() or read_about(path)["key"] != key:
         return False
     tensors = load_file(path)
-    for key, module in modules.items():
-        prefix = f"{key}."
+    for label, module in modules.items():
+        prefix = f"{label}."
         module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         module.eval()
     return True

@@ -60,7 +60,7 @@ def preliminary(seed: int = 0) -> Recipes:
         text=Recipe(steps=800, batch=48, learning_rate=1.5e-3, seed=seed),
         audio=Recipe(steps=350, batch=8, learning_rate=1.5e-3, seed=seed),
         stage1=Recipe(steps=1000, batch=16, learning_rate=8e-4, seed=seed),
-        stage2=Recipe(steps=260, batch=2, learning_rate=8e-4, seed=seed),
+        stage2=Recipe(steps=170, batch=2, learning_rate=8e-4, seed=seed),
     )
 
 

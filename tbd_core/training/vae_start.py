@@ -24,7 +24,11 @@ LOG_VARIANCE = -6.0  # of the posterior: at its usual 0 nothing but noise would 
 
 @torch.no_grad()
 def start_with_colours(vae, groups: int) -> None:
-    """Set `vae`, a fresh AutoencoderKL with `groups` norm groups, to keep colours and nothing else."""
+    """Set `vae`, a fresh AutoencoderKL with `groups` norm groups, to keep colours and nothing else. ValueError when a
+    group has no room for the colours and its two constants."""
+    smallest = min(vae.config.block_out_channels) // groups
+    if smallest < COLOURS + 2:
+        raise ValueError(f"{smallest} channels a group; {COLOURS + 2} are needed; take fewer groups than {groups}")
     average, blur = torch.zeros(3, 3), torch.tensor([1.0, 2.0, 1.0])
     average[:2, :2] = 0.25  # diffusers pads right and below before its strided convolution
     blur = torch.outer(blur, blur) / 16

@@ -45,9 +45,9 @@ def line_loss(module, stop_at: int | None = None):
 def test_training_descends(tmp_path):
     module = line()
     loss, _ = line_loss(module)
-    before = float(loss(torch.Generator().manual_seed(9))["loss"])
+    before = loss(torch.Generator().manual_seed(9))["loss"].item()
     fit(a_run(tmp_path), "line", {"line": module}, loss, replace(RECIPE, steps=200), "key")
-    assert float(loss(torch.Generator().manual_seed(9))["loss"]) < before / 10
+    assert loss(torch.Generator().manual_seed(9))["loss"].item() < before / 10
 
 
 def test_a_broken_run_ends_as_an_unbroken_one(tmp_path):
@@ -159,6 +159,33 @@ def test_cells_that_expressions_change_weigh_more_and_the_mean_is_one():
     faces[:, :, 1, 2] = 1.0
     cells = telling_cells(portraits, faces)
     assert float(cells.mean()) == pytest.approx(1.0) and cells.argmax() == 1 * 4 + 2
+
+
+# The autoencoder's start.
+
+
+def test_the_start_keeps_the_colour_of_every_cell():
+    from tbd_core.models.build import build_vae
+    from tbd_core.synthetic.portrait import neutral_face, random_identity, render
+    from tbd_core.training.vae_start import start_with_colours
+
+    torch.manual_seed(0)
+    vae = build_vae(whole_run.tiny())
+    picture = render(neutral_face(random_identity(torch.Generator().manual_seed(1), 1)), 128) * 2 - 1
+
+    def agreement() -> float:
+        """Correlation of the cells' colours, drawn against true."""
+        with torch.no_grad():
+            drawn = vae.decode(vae.encode(picture).latent_dist.mean).sample
+        return float(
+            torch.corrcoef(torch.stack([nn.functional.avg_pool2d(x, 16).flatten() for x in (drawn, picture)]))[0, 1]
+        )
+
+    plain = agreement()
+    start_with_colours(vae, 4)
+    assert agreement() > 0.9 > plain
+    with pytest.raises(ValueError, match="2 channels a group; 5 are needed; take fewer groups than 16"):
+        start_with_colours(vae, 16)
 
 
 # Plans.
