@@ -135,7 +135,8 @@ def test_the_script_reads_files_of_other_widths_frames_and_token_counts(parity, 
     assert given["out.audio_tokens"].shape == (1, 6, 5, 56) and given["out.face_tokens"].shape == (1, 3, 24)
     assert given["out.face_locator"].shape == (1, 64, 6, 16, 16)
     save_file({k: v.contiguous() for k, v in given.items()}, path, {"description": json.dumps(about)})
-    assert check(path) == (0, 0.0)
+    code, number = check(path)
+    assert code == 0 and number < 1e-5  # threads add in another order each time
     assert max(parity.run(path, cached=True).values()) <= 1e-5
 
 
