@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .models.build import Networks
 
 AUDIO_CHUNK, AUDIO_MARGIN = 100, 25  # frames listened to at once, and heard beyond each end (ours)
+NOISE_FLOOR = 0.01  # of the speech's loudness (ours): no training sound was wholly silent; zeros read as an open mouth
 
 
 def audio_features(encoder, waveform: Tensor, num_frames: int) -> Tensor:
@@ -49,6 +50,7 @@ def speech_features(encoder, waveform: Tensor, num_frames: int) -> Tensor:
     """Normalised sound [T] → [F, L, C] on the CPU, listened to in overlapping chunks so that memory stays bounded."""
     parameter = next(encoder.parameters())
     waveform = pad(waveform, (0, max(0, num_frames * SAMPLES_PER_FRAME - len(waveform))))
+    waveform = waveform + NOISE_FLOOR * torch.randn(len(waveform), generator=torch.Generator().manual_seed(0))
     parts = []
     for start in range(0, num_frames, AUDIO_CHUNK):
         stop = min(start + AUDIO_CHUNK, num_frames)

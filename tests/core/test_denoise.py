@@ -194,6 +194,15 @@ def test_long_speech_is_heard_in_chunks_that_agree_with_the_whole(job):
     assert agreement.mean() > 0.9
 
 
+def test_silence_is_heard_over_a_noise_floor_that_is_always_the_same(job):
+    encoder = job.networks.audio_encoder
+    silence = conditioning.speech_features(encoder, torch.zeros(16_000), 25)
+    assert torch.equal(silence, conditioning.speech_features(encoder, torch.zeros(16_000), 25))
+    with torch.inference_mode():
+        zeros = conditioning.audio_features(encoder, torch.zeros(1, 16_000), 25)[0]
+    assert not torch.allclose(silence, zeros)
+
+
 def test_every_number_of_steps_has_as_many_timesteps(job):
     """diffusers' trailing spacing gives one too many for 61, 103, ...; the loop takes the first S."""
     scheduler = denoise.make_scheduler(job.config.scheduler)
