@@ -1,7 +1,7 @@
 """How long `tbd generate` takes and how much memory it holds, each in a process of its own.
 
 python benchmarks/generate.py time            the sample (3 s) with the bundle's defaults
-python benchmarks/generate.py memory          5 s and 120 s of speech, two steps: how much more the long one holds
+python benchmarks/generate.py memory          5 s and 120 s of speech, two steps, no guidance: the long one's extra
 """
 
 import json
@@ -52,7 +52,9 @@ def main() -> None:
         if sys.argv[1:] == ["time"]:
             found = [generate(SAMPLE / "speech.wav", folder)]
         elif sys.argv[1:] == ["memory"]:
-            found = [generate(lengthened(seconds, folder), folder, "--steps", "2") for seconds in (5, 120)]
+            found = [
+                generate(lengthened(seconds, folder), folder, "--steps", "2", "--guidance", "1") for seconds in (5, 120)
+            ]
         else:
             sys.exit(__doc__)
     for line in found:
