@@ -10,6 +10,10 @@ SPEECH ?= tbd_core/assets/sample/speech.wav
 EMOTION ?= happy
 INTENSITY ?= moderate
 
+# Real recordings and portraits for `make proof`, any number of files.
+RECORDINGS ?=
+PORTRAITS ?=
+
 PY := .venv/bin/python
 READY := .venv/.ready
 
@@ -42,11 +46,11 @@ lint: $(READY)  ## check style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY) tbd_core
 
-tiny: $(READY)  ## train the bundled model; stopped half-way, the same command goes on
+tiny: $(READY)  ## train the bundled model (wants espeak-ng); stopped half-way, the same command goes on
 	$(PY) -m tbd_core train
 
-proof:  ## measure the bundled model (not in this version)
-	@echo "make proof: the evaluation is not part of this version; it comes with the next release" >&2; exit 1
+proof: $(READY)  ## measure the bundled model into docs/proof.md, half an hour (RECORDINGS= PORTRAITS=)
+	$(PY) -m tbd_core evaluate --proof docs $(if $(RECORDINGS),--speech $(RECORDINGS)) $(if $(PORTRAITS),--portraits $(PORTRAITS))
 
 clean:  ## remove .venv and caches; output/ and runs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .config import TINY_BUNDLE, GenerateOptions
 from .errors import InputError
+from .evaluation import command as evaluation
 from .flow import StepReport
 
 
@@ -44,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"tbd: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("tbd: interrupted; finished clips and training steps are kept, the same command goes on\n")
+        kept = "finished clips and training steps are kept, the same command goes on"
+        if "evaluate" in (sys.argv[1:] if argv is None else argv)[:1]:
+            kept = "nothing was written, the same command begins anew"
+        sys.stderr.write(f"tbd: interrupted; {kept}\n")
         return 130
 
 
@@ -89,11 +93,14 @@ def parser() -> Parser:
     made.add_argument("file", type=Path)
 
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
-    made.add_argument("--recipe", default="preliminary", help="preliminary (an hour on two CPU cores) or smoke")
+    made.add_argument("--recipe", default="tiny", help="tiny (an afternoon on two CPU cores) or smoke (a minute)")
     made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")
     made.add_argument("--output", type=Path, help="the bundle to write (default: the one that ships; smoke: FOLDER)")
     made.add_argument("--seed", type=whole, default=0)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+
+    about = "measure a bundle on people, plans and voices it never saw"
+    evaluation.add_arguments(command("evaluate", evaluation.run, evaluation.show, about), whole)
 
     about = "twelve evenly spaced frames of a video as one picture"
     made = command("contact-sheet", run_contact_sheet, lambda result: result["output"], about)
@@ -255,7 +262,10 @@ def show_info(result: dict[str, Any]) -> str:
     defaults = ", ".join(f"{k} {v}" for k, v in result["config"]["defaults"].items())
     lines = [f"{result['file']}: {result.get('name', 'unnamed')}{preliminary}, preset {result['config']['preset']}"]
     lines += [f"  {part}: {count / 1e6:.2f} M parameters" for part, count in result["parameters"].items()]
-    return "\n".join([*lines, f"  defaults: {defaults}"])
+    lines.append(f"  defaults: {defaults}")
+    if "training" in result:
+        lines.append("  trained by `tbd train` on the project's own drawn faces: it draws such faces, not photographs")
+    return "\n".join(lines)
 
 
 def run_train(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class SamplingDefaults:
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build the networks of one bundle. `vae`, `text_encoder` and `audio_encoder` hold the
-    arguments of diffusers' AutoencoderKL and transformers' CLIPTextConfig and Wav2Vec2Config."""
+    arguments of diffusers' AutoencoderKL (FoldedAutoencoderKL: with 3p² channels it takes squares of p × p pixels) and
+    of transformers' CLIPTextConfig and Wav2Vec2Config."""
 
     preset: str
     unet: UNetConfig
@@ -125,9 +126,11 @@ def tiny() -> ModelConfig:
         ),
         audio_projection=AudioProjectionConfig(layers=4, channels=96, intermediate=128, tokens=4, width=64),
         vae=dict(
-            block_out_channels=(32, 32, 64, 96),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
+            in_channels=3 * 4 * 4,  # squares of 4 x 4 pixels (FoldedAutoencoderKL), then one level down: f8
+            out_channels=3 * 4 * 4,
+            block_out_channels=(64, 64),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
             layers_per_block=1,
             latent_channels=LATENT_CHANNELS,
             norm_num_groups=4,  # many channels a group, as in SD: groups of one or two lose the picture's colours
@@ -145,6 +148,7 @@ def tiny() -> ModelConfig:
             num_attention_heads=4,
             conv_dim=(32, 48, 64, 64, 64, 64, 64),
             feat_extract_norm="layer",
+            conv_bias=True,  # norms act at each moment: without a bias the first would take its loudness away
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=16,
             num_conv_pos_embedding_groups=4,

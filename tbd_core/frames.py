@@ -31,3 +31,10 @@ def decode(vae: Any, latents: Tensor) -> ndarray:
         bytes_ = ((drawn.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pictures.append(bytes_.permute(0, 2, 3, 1).cpu())
     return torch.cat(pictures).numpy()
+
+
+def kept(vae: Any, latents: Tensor, pixels: Tensor) -> float:
+    """PSNR in dB of a picture's `latents` [1, C, h, w], decoded, against its `pixels` [1, 3, H, W] in [-1, 1]."""
+    drawn = torch.from_numpy(decode(vae, latents)[0]).permute(2, 0, 1) / 127.5 - 1
+    error = ((drawn - pixels[0].float().cpu()) / 2).square().mean()
+    return float(-10 * error.clamp(min=1e-9).log10())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic, beside, write_error
+from .locks import lock
 
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -76,8 +76,8 @@ class PartStore:
         for _ in range(TRIES):
             with suppress(FileNotFoundError):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                return _lock(path)
-        return _lock(path)
+                return lock(path)
+        return lock(path)
 
     def __exit__(self, *error: object) -> None:
         """Gives the folder back; it goes when nothing is kept in it."""
@@ -142,40 +142,3 @@ class PartStore:
 
     def _part(self, index: int) -> Path:
         return self.folder / f"clip_{index:05d}.npz"
-
-
-def _lock(path: Path) -> int:
-    """Opens and locks a file until it is closed, by the process's end at the latest.
-
-    Raises BlockingIOError when another holds it, FileNotFoundError when its folder or it was removed meanwhile.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock_opened(handle)
-        if not os.path.samestat(os.fstat(handle), path.stat()):
-            raise FileNotFoundError(errno.ENOENT, "removed and made anew", str(path))
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _lock_opened(handle: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(handle, 1 << 20, os.SEEK_SET)  # Windows lets nobody read what is locked: not the process number
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(*error.args) from error
-        os.lseek(handle, 0, os.SEEK_SET)
-    else:
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:  # a file system without locks (some network shares): better unguarded than not at all
-            return

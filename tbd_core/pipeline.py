@@ -10,10 +10,8 @@ import hashlib
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from .cot_fa.think import think
 from .devices import check_device, pick_device
 from .errors import InputError
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
+from .memory import peak_mb
 from .parts import PartStore, fingerprint
 from .portrait import check_portrait, check_size, load_portrait
 from .progressive import make_schedule
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from .denoise import Job
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
+UNLIKE_DB = 1.5  # below the least of the drawn portraits that were held out
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Plan:
 
     options: GenerateOptions
     config: ModelConfig
-    model_name: str
+    about: dict[str, Any]  # of the bundle's header
     thought: Thought
     stages: tuple[str, ...]  # K prompts
     negative: str
@@ -58,6 +58,10 @@ class Plan:
     portrait: Portrait
     speech: Speech
     warnings: tuple[str, ...]
+
+    @property
+    def model_name(self) -> str:
+        return self.about.get("name", Path(self.options.model).stem)
 
     @property
     def num_clips(self) -> int:
@@ -91,7 +95,7 @@ def plan(options: GenerateOptions) -> Plan:
     return Plan(
         options=options,
         config=config,
-        model_name=about.get("name", Path(options.model).stem),
+        about=about,
         thought=thought,
         stages=stages,
         negative=negative,
@@ -150,7 +154,8 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
     height, width = job_plan.portrait.pixels.shape[2:]
     with PartStore(options.output, part_key(job_plan)) as parts:
         # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
-        for _ in draw(job_plan, parts, on_step):
+        warnings = list(job_plan.warnings)
+        for _ in draw(job_plan, parts, on_step, warnings.append):
             pass
         left = job_plan.speech.num_frames
         said = metadata(job_plan)
@@ -174,13 +179,16 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
         wall_seconds=round(time.monotonic() - began, 2),
         peak_mb=peak_mb(),
         prompts=job_plan.prompts(),
-        warnings=job_plan.warnings,
+        warnings=tuple(warnings),
     )
 
 
-def draw(job_plan: Plan, parts: PartStore, on_step: OnStep | None) -> Iterator[ndarray]:
+def draw(
+    job_plan: Plan, parts: PartStore, on_step: OnStep | None, warn: Callable[[str], None] = lambda _: None
+) -> Iterator[ndarray]:
     """The clips' frames, uint8 [F, H, W, 3], each kept in `parts` before it is given out; those that are there already
-    are not drawn again. Networks are loaded when the first missing clip is met."""
+    are not drawn again. Networks are loaded when the first missing clip is met; `warn` is then told what they make of
+    the portrait."""
     import numpy as np
     import torch
 
@@ -192,6 +200,8 @@ def draw(job_plan: Plan, parts: PartStore, on_step: OnStep | None) -> Iterator[n
 
             if job is None:
                 job, heard = prepare(job_plan)
+                if strange := unlike_training(job_plan, job):
+                    warn(strange)
             if before is None:
                 before = denoise.first_motion(job.portrait)
             assert heard is not None
@@ -232,6 +242,24 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
             seed=options.seed,
         )
     return job, heard
+
+
+def unlike_training(job_plan: Plan, job: Job) -> str | None:
+    """A warning when the bundle's autoencoder keeps less of the portrait than of any it was trained for (ours). None
+    for bundles whose header does not say how much that is."""
+    from . import frames
+
+    least = job_plan.about.get("training", {}).get("vae_psnr_least_db")
+    if least is None:
+        return None
+    decibel = frames.kept(job.networks.vae, job.portrait, job_plan.portrait.pixels)
+    if decibel >= least - UNLIKE_DB:
+        return None
+    return (
+        f"{job_plan.options.portrait} looks unlike the drawn faces that {job_plan.model_name} was trained on: its "
+        f"autoencoder keeps {decibel:.1f} dB of it, of drawn faces at least {least:.1f} dB; expect a poor likeness, or "
+        "take a model trained for such pictures"
+    )
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -286,18 +314,6 @@ def metadata(job_plan: Plan) -> dict[str, Any]:
         "split": list(job_plan.schedule.split),
         "size": [job_plan.portrait.pixels.shape[3], job_plan.portrait.pixels.shape[2]],
     }
-
-
-def peak_mb() -> float:
-    """Largest memory this process has held, in MB."""
-    with suppress(ImportError):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-    import psutil  # Windows has no resource module; accelerate brings psutil
-
-    return round(getattr(psutil.Process().memory_info(), "peak_wset", 0) / 1e6, 1)
 
 
 __all__ = ["Plan", "draw", "generate", "plan", "prepare"]

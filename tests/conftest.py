@@ -27,6 +27,31 @@ def pack():
 
 
 @pytest.fixture(scope="session")
+def result_keys() -> list[str]:
+    """What `generate` tells, in this order: a promise to programs that read its JSON."""
+    return [
+        "output", "frames", "fps", "seconds", "width", "height", "seed", "model", "wall_seconds", "peak_mb", "prompts",
+        "warnings",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def seed() -> None:
+    """torch draws the same in each test."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_grad():
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="session")
 def fill():
     """`fill(module, seed)` gives every parameter a fixed random value, those that start as zero too."""
     import torch

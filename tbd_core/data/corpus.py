@@ -1,4 +1,5 @@
-"""The drawn corpus, rendered once and kept as bytes: single faces for stage 1 and the VAE, talking clips for stage 2.
+"""The corpus, made once and kept: recordings, single faces for the VAE, the readers and stage 1, talking clips for
+stage 2. Every open mouth is one that a recording opens, so that it can be heard as well as seen.
 
 Written shard by shard under its final name only when whole, so that a broken run goes on where it was.
 """
@@ -9,26 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..files import atomic
 from ..synthetic.clip import mouth_from_sound, talking_clip
-from ..synthetic.face import Face, random_identity
+from ..synthetic.face import Face, random_gaze, random_identity, random_pose
 from ..synthetic.portrait import render
-from ..synthetic.speech import babble
-from ..units import CLIP_FRAMES, MOTION_FRAMES, SAMPLES_PER_FRAME
+from ..units import AUDIO_WINDOW, CLIP_FRAMES, FPS, MOTION_FRAMES
 from .plans import Plan, random_plans, unit_levels
+from .recordings import recording
 
 
-SPEAKING = 0.5  # share of single faces with an open mouth
 BLINKING = 0.04  # share of single faces in mid-blink
-CLIPS_PER_RECORDING = 16
+SECONDS = 8  # of one recording: its loudness is that of the whole, as at inference
+FRAMES = SECONDS * FPS
+MARGIN = AUDIO_WINDOW // 2  # frames at each end of a recording that no face stands at: their windows would be cut
 
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """How much is drawn: people, expressions of each, talking clips, and the picture's side in pixels."""
+    """How much is drawn: recordings, people, expressions of each, talking clips, and the picture's side in pixels."""
 
+    recordings: int
     people: int
     expressions: int
     clips: int
@@ -36,11 +40,11 @@ class CorpusSize:
     seed: int = 1
 
 
-def to_bytes(pictures: torch.Tensor) -> torch.Tensor:
+def to_bytes(pictures: Tensor) -> Tensor:
     return (pictures * 255).round().to(torch.uint8)
 
 
-def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, torch.Tensor]:
+def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, Tensor]:
     """Make what is missing of `count` items in shards of `size`, and join all."""
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, size)
@@ -54,52 +58,78 @@ def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, t
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def draw_faces(folder: Path, size: CorpusSize) -> tuple[dict[str, torch.Tensor], list[Plan]]:
-    """`portraits` uint8 [people, 3, H, W] (at rest), `faces` uint8 [people, expressions, 3, H, W], and a plan for
-    every face in order."""
+def draw_recordings(folder: Path, count: int, seed: int, held_out: bool = False) -> dict[str, Tensor]:
+    """`sounds` half [count, T], clean, and `mouths` [count, FRAMES, 3], what they make of a mouth."""
+
+    def make(start: int, number: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed * 1_000_037 + start)
+        sounds = torch.stack([recording(generator, SECONDS, held_out) for _ in range(number)])
+        mouths = torch.stack([mouth_from_sound(sound, FRAMES) for sound in sounds])
+        return {"sounds": sounds.half(), "mouths": mouths}
+
+    return _shards(folder, "recordings-held-out" if held_out else "recordings", count, 50, make)
+
+
+def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str, Tensor], list[Plan]]:
+    """Pictures and labels of people, and a plan for every face in order.
+
+    `portraits` uint8 [people, 3, H, W] (at rest), `faces` uint8 [people, expressions, 3, H, W]; a person's pictures
+    share pose and gaze, so that the portrait tells them. `identity` [people, NUM_IDENTITY], `mouth` [people,
+    expressions, 3], `blink` [people, expressions]: see `Face`. `heard` [people, expressions, 2]: the recording and the
+    frame of it whose mouth (of `mouths` [recordings, FRAMES, 3]) a face has.
+    """
     plans = random_plans(size.people * size.expressions, size.seed)
 
-    def make(start: int, count: int) -> dict[str, torch.Tensor]:
+    def make(start: int, count: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(size.seed * 1_000_003 + start)
         per = size.expressions
         identity = random_identity(generator, count)
+        pose, gaze = random_pose(generator, count), random_gaze(generator, count)
         rest = torch.zeros(count, *unit_levels(plans[:1]).shape[1:])
-        still = Face(identity, rest, torch.zeros(count, 3), torch.zeros(count))
+        still = Face(identity, rest, torch.zeros(count, 3), torch.zeros(count), pose, gaze)
         units = unit_levels(plans[start * per : (start + count) * per])
-        speaking = (torch.rand(count * per, 1, generator=generator) < SPEAKING).float()
-        mouth = torch.rand(count * per, 3, generator=generator) * speaking
-        mouth[:, 1:] *= torch.rand(count * per, 2, generator=generator).round()  # rounded, spread, or neither
+        which = torch.randint(len(mouths), (count * per,), generator=generator)
+        when = torch.randint(MARGIN, FRAMES - MARGIN, (count * per,), generator=generator)
         blink = (torch.rand(count * per, generator=generator) < BLINKING).float()
-        acting = Face(identity.repeat_interleave(per, dim=0), units, mouth, blink)
-        faces = to_bytes(render(acting, size.pixels)).unflatten(0, (count, per))
-        return {"portraits": to_bytes(render(still, size.pixels)), "faces": faces}
+        same = [person.repeat_interleave(per, dim=0) for person in (identity, pose, gaze)]
+        acting = Face(same[0], units, mouths[which, when], blink, same[1], same[2])
+        return {
+            "portraits": to_bytes(render(still, size.pixels)),
+            "faces": to_bytes(render(acting, size.pixels)).unflatten(0, (count, per)),
+            "identity": identity,
+            "mouth": acting.mouth.unflatten(0, (count, per)),
+            "blink": blink.unflatten(0, (count, per)),
+            "heard": torch.stack([which, when], dim=1).unflatten(0, (count, per)),
+        }
 
     return _shards(folder, "faces", size.people, 64, make), plans
 
 
-def draw_clips(folder: Path, size: CorpusSize) -> tuple[dict[str, torch.Tensor], list[Plan]]:
-    """`portraits` [n, 3, H, W], `frames` uint8 [n, M + F, 3, H, W], `sound` [n, T] over the same frames plus two on
-    each side (what audio windows see), and a plan for each clip."""
+def draw_clips(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str, Tensor], list[Plan]]:
+    """`portraits` [n, 3, H, W], `frames` uint8 [n, M + F, 3, H, W] that speak, `identity` [n, NUM_IDENTITY], `heard`
+    [n, 2] the recording and the frame of it where the motion frames begin, and a plan for each clip. The portrait's
+    pose and gaze are held through the clip."""
     plans = random_plans(size.clips, size.seed + 1)
-    frames, margin = MOTION_FRAMES + CLIP_FRAMES, 2
+    frames = MOTION_FRAMES + CLIP_FRAMES
 
-    def make(start: int, count: int) -> dict[str, torch.Tensor]:
+    def make(start: int, count: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(size.seed * 1_000_033 + start)
         identity = random_identity(generator, count)
+        pose, gaze = random_pose(generator, count), random_gaze(generator, count)
         units = unit_levels(plans[start : start + count])
-        out: dict[str, list[torch.Tensor]] = {"portraits": [], "frames": [], "sound": []}
-        total = frames + 2 * margin
-        recording = babble(generator, count * total * SAMPLES_PER_FRAME / 16_000 + 1)
-        curves = mouth_from_sound(recording, len(recording) // SAMPLES_PER_FRAME)
+        which = torch.randint(len(mouths), (count,), generator=generator)
+        when = torch.randint(MARGIN, FRAMES - MARGIN - frames, (count,), generator=generator)
+        still = Face(identity, torch.zeros_like(units), torch.zeros(count, 3), torch.zeros(count), pose, gaze)
+        drawn = []
         for i in range(count):
-            first = i * total
-            sound = recording[first * SAMPLES_PER_FRAME : (first + total) * SAMPLES_PER_FRAME]
-            mouth = curves[first + margin : first + margin + frames]
-            face = talking_clip(identity[i : i + 1], units[i : i + 1], mouth, generator)
-            still = Face(identity[i : i + 1], torch.zeros_like(units[:1]), torch.zeros(1, 3), torch.zeros(1))
-            out["portraits"].append(to_bytes(render(still, size.pixels)))
-            out["frames"].append(to_bytes(render(face, size.pixels)).unsqueeze(0))
-            out["sound"].append(sound.half().unsqueeze(0))
-        return {key: torch.cat(value) for key, value in out.items()}
+            mouth = mouths[which[i], when[i] : when[i] + frames]
+            face = talking_clip(identity[i : i + 1], units[i : i + 1], mouth, generator, pose=pose[i], gaze=gaze[i])
+            drawn.append(to_bytes(render(face, size.pixels)))
+        return {
+            "portraits": to_bytes(render(still, size.pixels)),
+            "frames": torch.stack(drawn),
+            "identity": identity,
+            "heard": torch.stack([which, when], dim=1),
+        }
 
-    return _shards(folder, "clips", size.clips, CLIPS_PER_RECORDING, make), plans
+    return _shards(folder, "clips", size.clips, 16, make), plans

@@ -1,7 +1,8 @@
 """Random expression plans and the words for them: what the bundled model is taught to obey (ours).
 
-Six in ten are an emotion at an intensity as the rules plan it; the others vary it (units dropped, added, another level,
-one side only), so that what the fine prompt says decides, not what the emotion usually looks like.
+Half are an emotion at an intensity as the rules plan it. Three in ten vary it (units dropped, added, another level, one
+side only), so that what the fine prompt says decides, not what the emotion usually looks like. Two in ten are one unit
+alone, said to be neutral, so that each unit is learnt by itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from ..facs.action_units import make_unit
 from ..facs.emotions import EMOTIONS, INTENSITIES, units_for
 from ..facs.rules import hard_conflicts
 from ..flow import LEVELS, SIDES, ActionUnit
+from ..synthetic import face
 from ..synthetic.face import AU_NUMBERS, SIDED_UNITS
 
 
-PURE = 0.6  # share of plans that are exactly an emotion's
+SINGLE = 0.2  # share of plans that are one action unit alone
+PURE = 0.5  # share of plans that are exactly an emotion's
+ONE_SIDED = 0.5  # share of the units with sides that act on one
 SUBJECTS = (
     "", "", "", "a young woman with long dark hair", "a man with short hair", "an old man with glasses",
     "a woman in her mid-30s with curly hair", "a bearded man", "a child with red hair", "a person with grey hair",
@@ -44,7 +48,7 @@ class Plan:
 
 def random_unit(rng: random.Random) -> ActionUnit:
     number = rng.choice(AU_NUMBERS)
-    side = rng.choice(SIDES) if number in SIDED_UNITS and rng.random() < 0.4 else "both"
+    side = rng.choice(SIDES[1:]) if number in SIDED_UNITS and rng.random() < ONE_SIDED else "both"
     return make_unit(number, rng.choice(LEVELS), side)
 
 
@@ -61,11 +65,22 @@ def vary(units: Sequence[ActionUnit], rng: random.Random) -> tuple[ActionUnit, .
     return tuple(kept[number] for number in sorted(kept))
 
 
+def single_unit_plan(rng: random.Random) -> Plan:
+    """One action unit at any level, every second one with sides on one side, and no emotion."""
+    return make_plan("neutral", rng.choice(INTENSITIES), (random_unit(rng),), pure=False, rng=rng)
+
+
 def random_plan(rng: random.Random) -> Plan:
+    kind = rng.random()
+    if kind < SINGLE:
+        return single_unit_plan(rng)
     emotion, intensity = rng.choice(EMOTIONS), rng.choice(INTENSITIES)
-    units, pure = units_for(emotion, intensity), rng.random() < PURE
-    if not pure:
-        units = vary(units, rng)
+    units, pure = units_for(emotion, intensity), kind < SINGLE + PURE
+    return make_plan(emotion, intensity, units if pure else vary(units, rng), pure, rng)
+
+
+def make_plan(emotion: str, intensity: str, units: tuple[ActionUnit, ...], pure: bool, rng: random.Random) -> Plan:
+    """The plan with its words, about a subject drawn from `rng`."""
     thought = think(emotion, intensity, subject=rng.choice(SUBJECTS) or None, units=units)
     prompts = thought.prompts
     return Plan(emotion, intensity, units, pure, prompts.coarse, prompts.fine, label_prompt(emotion, intensity))
@@ -78,11 +93,5 @@ def random_plans(count: int, seed: int) -> list[Plan]:
 
 def unit_levels(plans: Sequence[Plan]) -> Tensor:
     """What the renderer and the text encoder's teacher need: [n, units, 2] in [0, 1], last axis left, right."""
-    levels = torch.zeros(len(plans), len(AU_NUMBERS), 2)
-    for row, plan in zip(levels, plans, strict=True):
-        for unit in plan.units:
-            if unit.number in AU_NUMBERS:
-                value = (LEVELS.index(unit.level) + 1) / len(LEVELS)
-                sides = {"both": [0, 1], "left": [0], "right": [1]}[unit.side]
-                row[AU_NUMBERS.index(unit.number), sides] = value
-    return levels
+    rows = [face.unit_levels(plan.units) for plan in plans]
+    return torch.stack(rows) if rows else torch.zeros(0, len(AU_NUMBERS), 2)

@@ -15,8 +15,9 @@ from .unet import UNet
 
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, Wav2Vec2Model
+
+    from .autoencoder import FoldedAutoencoderKL
 
 CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
 
@@ -25,7 +26,7 @@ CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
 class Networks:
     """All networks of a bundle; the field names are the key prefixes in its file."""
 
-    vae: AutoencoderKL
+    vae: FoldedAutoencoderKL
     text_encoder: CLIPTextModel
     audio_encoder: Wav2Vec2Model
     audioproj: AudioProjection
@@ -53,10 +54,10 @@ def reference_config(config: UNetConfig) -> UNetConfig:
     return replace(config, audio="none", motion=False)
 
 
-def build_vae(config: ModelConfig) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
+def build_vae(config: ModelConfig) -> FoldedAutoencoderKL:
+    from .autoencoder import FoldedAutoencoderKL
 
-    return AutoencoderKL(**config.vae)
+    return FoldedAutoencoderKL(**config.vae)
 
 
 def build_text_encoder(config: ModelConfig) -> CLIPTextModel:

@@ -1,4 +1,4 @@
-"""Pictures side by side: contact sheets, and the chart of all action units at all levels."""
+"""Pictures side by side: contact sheets of people and emotions, and the chart of all action units at all levels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..facs.emotions import EMOTIONS, INTENSITIES, units_for
 from ..flow import LEVELS
-from .face import AU_NUMBERS, Face, neutral_face, random_identity
+from .face import AU_NUMBERS, Face, neutral_face, random_gaze, random_identity, random_pose, unit_levels
 from .portrait import render
 
 
 if TYPE_CHECKING:
     from PIL import Image
 
-CHART_SEED = 90022  # the sample portrait: an identity whose brows, lids and lips are easy to see
+CHART_SEED = 92799  # the sample portrait: an identity whose brows, lids and lips are easy to see
 
 
 def contact_sheet(images: Tensor, columns: int) -> Image.Image:
@@ -62,3 +63,45 @@ def face_chart(size: int, identity: Tensor | None = None, blocks: int = 2) -> Im
             number = AU_NUMBERS[block * rows + row]
             draw.text((x + label / 2, margin + (row + 0.5) * size), f"AU{number}", "black", font, anchor="mm")
     return chart
+
+
+def emotion_sheet(size: int, identity: Tensor | None = None) -> Image.Image:
+    """The eight emotions of FACS rules in columns, Mild, Moderate and Intense below each other; names above.
+
+    `size`: pixels of one face. `identity` [1, NUM_IDENTITY].
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if identity is None:
+        identity = random_identity(torch.Generator().manual_seed(CHART_SEED), 1)
+    units = torch.stack([unit_levels(units_for(e, intensity)) for intensity in INTENSITIES for e in EMOTIONS])
+    rest = neutral_face(identity[:1].expand(len(units), -1))
+    faces = contact_sheet(render(Face(rest.identity, units, rest.mouth, rest.blink), size), len(EMOTIONS))
+    margin = max(12, size // 6)
+    sheet = Image.new("RGB", (faces.width, faces.height + margin), "white")
+    sheet.paste(faces, (0, margin))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(max(8, size // 8))
+    for column, name in enumerate(EMOTIONS):
+        draw.text(((column + 0.5) * size, margin / 2), name, "black", font, anchor="mm")
+    return sheet
+
+
+def people_sheet(size: int, count: int = 24, columns: int = 8, seed: int = 1) -> Image.Image:
+    """`count` people at rest as the corpus draws them: any person, pose and gaze."""
+    generator = torch.Generator().manual_seed(seed)
+    rest = neutral_face(random_identity(generator, count))
+    pose, gaze = random_pose(generator, count), random_gaze(generator, count)
+    return contact_sheet(render(Face(rest.identity, rest.units, rest.mouth, rest.blink, pose, gaze), size), columns)
+
+
+def faces_sheet(size: int) -> Image.Image:
+    """All that the renderer can do, one below the other: action units, emotions, people. `docs/faces.png`."""
+    from PIL import Image
+
+    parts = [face_chart(size), emotion_sheet(size), people_sheet(size)]
+    sheet = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts) + size), "white")
+    top = 0
+    for part in parts:
+        sheet.paste(part, ((sheet.width - part.width) // 2, top))
+        top += part.height + size // 2
+    return sheet

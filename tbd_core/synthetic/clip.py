@@ -107,14 +107,22 @@ def sway(generator: torch.Generator, num_frames: int, amount: float) -> Tensor:
 
 
 def talking_clip(
-    identity: Tensor, units: Tensor, mouth: Tensor, generator: torch.Generator, sway_amount: float = 0.0
+    identity: Tensor,
+    units: Tensor,
+    mouth: Tensor,
+    generator: torch.Generator,
+    sway_amount: float = 0.0,
+    pose: Tensor | None = None,
+    gaze: Tensor | None = None,
 ) -> Face:
     """One person speaking with one expression, as a `Face` of F frames.
 
     `identity` [NUM_IDENTITY]; `units` [len(AU_NUMBERS), 2], held through the clip; `mouth` [F, 3]. Blinks,
-    and the head's sway if any, come from `generator`.
+    and the head's sway if any, come from `generator`. `pose` [3] and `gaze` [2] are held, the sway about them.
     """
     frames = len(mouth)
     blink = blinks(generator, frames)
-    pose = sway(generator, frames, sway_amount) if sway_amount else torch.zeros(frames, 3)
-    return Face(identity.expand(frames, -1), units.expand(frames, -1, -1), mouth, blink, pose)
+    held = torch.zeros(3) if pose is None else pose
+    moving = sway(generator, frames, sway_amount) if sway_amount else torch.zeros(frames, 3)
+    looking = (torch.zeros(2) if gaze is None else gaze).expand(frames, 2)
+    return Face(identity.expand(frames, -1), units.expand(frames, -1, -1), mouth, blink, held + moving, looking)

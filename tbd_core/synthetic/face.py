@@ -7,10 +7,13 @@ Directions follow FACS (Ekman, Friesen & Hager 2002); the magnitudes are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from ..flow import LEVELS, ActionUnit
 
 
 IDENTITY = (
@@ -19,6 +22,8 @@ IDENTITY = (
     "eye_height", "brow_thickness", "brow_arch", "brow_height", "nose_length", "nose_width",
     "mouth_width", "lip_fullness", "lip_redness", "lashes", "blush", "beard", "glasses", "cloth_hue",
     "cloth_style", "background_hue", "background_tone", "light",
+    "age", "nose_shape", "lip_shape", "brow_shape", "face_shape", "facial_hair", "glasses_shape", "glasses_tone",
+    "cloth_kind", "background_kind", "marks", "light_warmth",
 )  # fmt: skip
 NUM_IDENTITY = len(IDENTITY)
 
@@ -26,28 +31,28 @@ MOUTH = ("opening", "rounding", "spread")
 
 # Lengths in picture units (the picture is 2 wide), strengths 0..1. Both per side, at level E.
 EFFECTS: dict[int | str, dict[str, float]] = {
-    1: {"brow_inner": 0.115, "brow_middle": 0.03, "forehead_inner": 1.0},
-    2: {"brow_outer": 0.11, "brow_middle": 0.085, "forehead_outer": 1.0},
-    4: {"brow_inner": -0.085, "brow_middle": -0.055, "brow_in": 0.05, "frown": 1.0, "upper_lid": -0.12},
+    1: {"brow_inner": 0.12, "brow_middle": 0.03, "forehead_inner": 1.0},
+    2: {"brow_outer": 0.11, "brow_middle": 0.08, "forehead_outer": 1.0},
+    4: {"brow_inner": -0.09, "brow_middle": -0.06, "brow_in": 0.05, "frown": 1.0, "upper_lid": -0.12},
     5: {"upper_lid": 0.55},
-    6: {"lower_lid": 0.35, "cheek": 1.0, "crow": 1.0, "fold": 0.25},
-    7: {"lower_lid": 0.5, "upper_lid": -0.28, "lid_tense": 1.0},
-    9: {"wrinkle": 1.0, "nose_up": 0.035, "brow_inner": -0.04, "brow_in": 0.02, "lower_lid": 0.15,
-        "fold": 0.4, "upper_lip": 0.012},
-    10: {"upper_lip": 0.06, "nose_up": 0.012, "fold": 0.7, "part_up": 0.035},
-    12: {"corner_up": 0.105, "corner_out": 0.07, "fold": 0.75, "cheek": 0.4, "lower_lid": 0.08},
-    14: {"dimple": 1.0, "corner_up": 0.03, "corner_out": 0.045, "thin": 0.1},
-    15: {"corner_up": -0.1, "marionette": 1.0},
-    16: {"part_down": 0.06, "lower_lip": 0.02},
-    17: {"lip_up": 0.045, "chin": 1.0, "corner_up": -0.035, "pout": 0.35},
-    18: {"narrow": 0.42, "pout": 0.45, "pucker": 1.0},
-    20: {"corner_out": 0.12, "corner_up": -0.02, "thin": 0.3, "neck": 1.0, "stretch": 1.0},
-    22: {"narrow": 0.28, "pout": 1.0, "part_up": 0.025, "part_down": 0.035},
-    23: {"thin": 0.7, "narrow": 0.14, "tight": 1.0},
-    24: {"thin": 0.85, "press": 1.0},
-    25: {"part_up": 0.02, "part_down": 0.045},
-    26: {"part_up": 0.025, "part_down": 0.14, "jaw": 0.08},
-    27: {"part_up": 0.05, "part_down": 0.27, "jaw": 0.14, "narrow": 0.16},
+    6: {"lower_lid": 0.42, "cheek": 1.0, "crow": 1.0, "fold": 0.3},
+    7: {"lower_lid": 0.55, "upper_lid": -0.42, "lid_tense": 1.0},
+    9: {"wrinkle": 1.0, "nose_up": 0.05, "brow_inner": -0.05, "brow_in": 0.025, "lower_lid": 0.2,
+        "fold": 0.5, "upper_lip": 0.012},
+    10: {"upper_lip": 0.065, "nose_up": 0.012, "fold": 0.8, "part_up": 0.05},
+    12: {"corner_up": 0.115, "corner_out": 0.08, "fold": 0.75, "cheek": 0.4, "lower_lid": 0.08},
+    14: {"dimple": 1.0, "corner_up": 0.03, "corner_out": 0.045, "thin": 0.15},
+    15: {"corner_up": -0.12, "marionette": 1.0},
+    16: {"part_down": 0.075, "lower_lip": 0.035, "lower_teeth": 1.0},
+    17: {"lip_up": 0.05, "chin": 1.0, "corner_up": -0.045, "pout": 0.35},
+    18: {"narrow": 0.62, "pout": 0.6, "pucker": 1.0},
+    20: {"corner_out": 0.13, "corner_up": -0.02, "thin": 0.3, "neck": 1.0, "stretch": 1.0},
+    22: {"narrow": 0.36, "pout": 1.1, "part_up": 0.06, "part_down": 0.07, "funnel": 1.0},
+    23: {"thin": 0.65, "narrow": 0.3, "tight": 1.0},
+    24: {"thin": 1.3, "press": 1.0},
+    25: {"part_up": 0.035, "part_down": 0.06},
+    26: {"part_up": 0.025, "part_down": 0.16, "jaw": 0.09},
+    27: {"part_up": 0.05, "part_down": 0.28, "jaw": 0.15, "narrow": 0.16},
     43: {"closed": 1.0},
     "opening": {"part_up": 0.03, "part_down": 0.20, "jaw": 0.08},
     "rounding": {"narrow": 0.4, "pout": 0.5},
@@ -56,21 +61,8 @@ EFFECTS: dict[int | str, dict[str, float]] = {
 }  # fmt: skip
 
 AU_NUMBERS: tuple[int, ...] = tuple(key for key in EFFECTS if isinstance(key, int))
-SIDED_UNITS = (
-    1,
-    2,
-    4,
-    5,
-    6,
-    7,
-    9,
-    10,
-    12,
-    14,
-    15,
-    20,
-    43,
-)  # the others always act in the middle, on both sides
+MIDDLE_UNITS = (26, 27)  # the jaw drops on both sides
+SIDED_UNITS: tuple[int, ...] = tuple(number for number in AU_NUMBERS if number not in MIDDLE_UNITS)
 CONTROLS = tuple(dict.fromkeys(name for row in EFFECTS.values() for name in row))
 
 
@@ -83,25 +75,49 @@ class Face:
     mouth: Tensor  # [B, 3] in [0, 1]: opening, rounding, spread of speech, on top of the units
     blink: Tensor  # [B] in [0, 1], 1 = shut
     pose: Tensor = field(default_factory=lambda: torch.zeros(1, 3))  # [B or 1, 3] in [-1, 1]: turn, nod, tilt
+    gaze: Tensor = field(default_factory=lambda: torch.zeros(1, 2))  # [B or 1, 2] in [-1, 1]: subject's left, up
 
     def __len__(self) -> int:
         return len(self.identity)
 
     def __getitem__(self, rows: slice) -> Face:
-        pose = self.pose.expand(len(self), 3)
-        return Face(self.identity[rows], self.units[rows], self.mouth[rows], self.blink[rows], pose[rows])
+        pose, gaze = self.pose.expand(len(self), 3)[rows], self.gaze.expand(len(self), 2)[rows]
+        return Face(self.identity[rows], self.units[rows], self.mouth[rows], self.blink[rows], pose, gaze)
 
 
 def neutral_face(identity: Tensor) -> Face:
     """The faces `identity` [B, NUM_IDENTITY] at rest."""
     batch = len(identity)
     zeros = identity.new_zeros
-    return Face(identity, zeros(batch, len(AU_NUMBERS), 2), zeros(batch, 3), zeros(batch), zeros(batch, 3))
+    return Face(
+        identity, zeros(batch, len(AU_NUMBERS), 2), zeros(batch, 3), zeros(batch), zeros(batch, 3), zeros(batch, 2)
+    )
 
 
 def random_identity(generator: torch.Generator, count: int) -> Tensor:
     """`count` people nobody knows: [count, NUM_IDENTITY], evenly spread over [0, 1]."""
     return torch.rand(count, NUM_IDENTITY, generator=generator)
+
+
+def random_pose(generator: torch.Generator, count: int) -> Tensor:
+    """Heads that are held almost straight: [count, 3] in [-1, 1], 19 in 20 within ±0.5."""
+    return (0.25 * torch.randn(count, 3, generator=generator)).clamp(-1, 1)
+
+
+def random_gaze(generator: torch.Generator, count: int) -> Tensor:
+    """Eyes that mostly look at the viewer, [count, 2] in [-0.5, 0.5]: every third looks aside."""
+    aside = (torch.rand(count, 1, generator=generator) < 1 / 3).float()
+    return aside * (torch.rand(count, 2, generator=generator) - 0.5)
+
+
+def unit_levels(units: Sequence[ActionUnit]) -> Tensor:
+    """A row of `Face.units`, [len(AU_NUMBERS), 2]: level A is 0.2, E is 1.0. Units that are not drawn are left out."""
+    row = torch.zeros(len(AU_NUMBERS), 2)
+    for unit in units:
+        if unit.number in AU_NUMBERS:
+            sides = {"both": [0, 1], "left": [0], "right": [1]}[unit.side]
+            row[AU_NUMBERS.index(unit.number), sides] = (LEVELS.index(unit.level) + 1) / len(LEVELS)
+    return row
 
 
 def controls(face: Face) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,7 +1,8 @@
-"""`tbd train`: the whole bundled model, part after part, from nothing but its own drawings and its own voice.
+"""`tbd train`: the whole bundled model, part after part, from nothing but its own drawings and a synthetic voice.
 
-Parts: draw → VAE → text encoder → audio encoder → stage 1 → stage 2 → one safetensors. A part that is finished and
-whose recipe, sizes and forerunners are the same is taken as it is; a broken one goes on from its last checkpoint.
+Parts: recordings → audio encoder; drawings → text encoder → VAE → readers → stage 1 → stage 2 → one safetensors. A part
+that is finished and whose recipe, sizes and forerunners are the same is taken as it is; a broken one goes on from its
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,20 +21,26 @@ from torch import Tensor
 from .. import conditioning
 from ..checkpoint import store
 from ..config import ModelConfig, tiny
-from ..data.corpus import CLIPS_PER_RECORDING, CorpusSize, draw_clips, draw_faces
+from ..data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, draw_recordings
 from ..data.plans import Plan, random_plans
+from ..data.recordings import roughen
 from ..devices import pick_device
+from ..evaluation.cases import CaseSizes
 from ..files import write_error
+from ..locks import alone
+from ..models.attention import plain_attention
 from ..models.build import Networks, build
 from ..speech import normalise, window_frames
-from ..units import AUDIO_WINDOW, CLIP_FRAMES, MOTION_FRAMES
-from . import audio, stages, text, vae
-from .loop import Recipe, Run, fit, read_about
-from .report import write_report
+from ..synthetic.face import AU_NUMBERS
+from ..units import CLIP_FRAMES, MOTION_FRAMES
+from . import audio, reader, show, stages, text, vae
+from .kept import read_about
+from .loop import Recipe, Run, fit
+from .report import machine, write_report
 from .vae_start import start_with_colours
 
 
-HELD_OUT = 24  # people whose pictures the VAE is measured on and never trained with
+UNHEARD = 24  # recordings of voices and sentences never trained with
 
 
 @dataclass(frozen=True)
@@ -42,122 +49,152 @@ class Recipes:
 
     name: str
     corpus: CorpusSize
-    vae: Recipe
-    text: Recipe
     audio: Recipe
+    text: Recipe
+    vae: Recipe
+    readers: Recipe
     stage1: Recipe
     stage2: Recipe
-    recordings: int = 256
-    preliminary: bool = True
+    judged: CaseSizes = CaseSizes()  # how much is drawn to be judged in the end
 
 
-def preliminary(seed: int = 0) -> Recipes:
-    """What two CPU cores do in an hour."""
+def tiny_recipes(seed: int = 0) -> Recipes:
+    """The bundled model: what two CPU cores do in an afternoon."""
     return Recipes(
-        name="preliminary",
-        corpus=CorpusSize(people=1600, expressions=5, clips=480, pixels=128),
-        vae=Recipe(steps=2200, batch=4, learning_rate=1.2e-3, seed=seed),
-        text=Recipe(steps=800, batch=48, learning_rate=1.5e-3, seed=seed),
-        audio=Recipe(steps=350, batch=8, learning_rate=1.5e-3, seed=seed),
-        stage1=Recipe(steps=1000, batch=16, learning_rate=8e-4, seed=seed),
-        stage2=Recipe(steps=170, batch=2, learning_rate=8e-4, seed=seed),
+        name="tiny",
+        corpus=CorpusSize(recordings=400, people=3200, expressions=4, clips=960, pixels=128),
+        audio=Recipe(steps=600, batch=8, learning_rate=2e-3, seed=seed),
+        text=Recipe(steps=1600, batch=48, learning_rate=1.5e-3, seed=seed),
+        vae=Recipe(steps=13_000, batch=4, learning_rate=2e-3, save_every=500, show_every=2000, seed=seed),
+        readers=Recipe(steps=2000, batch=32, learning_rate=2e-3, seed=seed),
+        stage1=Recipe(steps=5500, batch=16, learning_rate=8e-4, show_every=1000, seed=seed),
+        stage2=Recipe(steps=1500, batch=2, learning_rate=8e-4, show_every=500, seed=seed),
     )
 
 
 def smoke(seed: int = 0) -> Recipes:
     """Every part for a few steps: proves the path, teaches nothing."""
-    quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, seed=seed)
-    size = CorpusSize(people=HELD_OUT + 8, expressions=2, clips=4, pixels=64)
-    return Recipes("smoke", size, quick, quick, quick, quick, quick, recordings=2)
+    quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, show_every=2, seed=seed)
+    size = CorpusSize(recordings=4, people=24, expressions=2, clips=4, pixels=64)
+    judged = CaseSizes(people=1, units=(12,), emotions=("happy",), voices=())
+    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, judged)
 
 
-RECIPES = {"preliminary": preliminary, "smoke": smoke}
+RECIPES = {"tiny": tiny_recipes, "smoke": smoke}
 
 
 def train(folder: Path, output: Path, recipes: Recipes, device: str = "cpu", config: ModelConfig | None = None) -> dict:
-    """Train everything into `output`; returns the header's `training` entry."""
+    """Train everything into `output` and the readers beside it; returns the header's `training` entry. InputError when
+    another run is in `folder`."""
     check_folder(folder)
     check_folder(output.parent)
+    with alone(folder / "lock", f"the training folder {folder}"):
+        return train_alone(folder, output, recipes, device, config)
+
+
+def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, config: ModelConfig | None) -> dict:
     run = Run(folder, pick_device(device))
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
-    networks = build(config).to(run.device, torch.float32)
-    began = time.monotonic()
-
-    # What is drawn.
-    keys = part_keys(recipes, config)
+    attend = plain_attention if run.device.type == "cpu" else None
+    networks = build(config, attend=attend).to(run.device, torch.float32)
+    # Teachers are made here, so that a run in pieces starts them as an unbroken one does.
+    ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)
+    teacher = text.Teacher(config.text_encoder["hidden_size"], len(AU_NUMBERS)).to(run.device)
+    keys, size = part_keys(recipes, config), recipes.corpus
     shards = folder / f"drawn-{keys['draw']}"
-    faces, face_plans = draw_faces(shards, recipes.corpus)
-    clips, clip_plans = draw_clips(shards, recipes.corpus)
+    began = time.monotonic()
+    speech = draw_recordings(shards, size.recordings, size.seed)
+    unheard = draw_recordings(shards, UNHEARD, size.seed + 1, held_out=True)
+    faces, face_plans = draw_faces(shards, size, speech["mouths"])
+    clips, clip_plans = draw_clips(shards, size, speech["mouths"])
     drawn = time.monotonic() - began
 
-    # The three encoders, each by itself.
-    start_with_colours(networks.vae, config.vae["norm_num_groups"])
-    known = faces["faces"][HELD_OUT:].flatten(0, 1)
-    fit(
-        run,
-        "vae",
-        {"vae": networks.vae},
-        vae.vae_loss(run, networks.vae, known, recipes.vae.batch),
-        recipes.vae,
-        keys["vae"],
-    )
-    decibel = vae.psnr(run, networks.vae, faces["faces"][:HELD_OUT].flatten(0, 1)[:48])
-    units = text.unit_levels(face_plans[:1]).shape[1]
-    teacher = text.Teacher(config.text_encoder["hidden_size"], units).to(run.device)
+    # The three encoders, each by itself, and who will judge.
+    loss = audio.audio_loss(run, networks.audio_encoder, ear, speech, recipes.audio.batch)
+    fit(run, "audio", {"encoder": networks.audio_encoder, "teacher": ear}, loss, recipes.audio, keys["audio"])
+    hearing = audio.audio_score(networks.audio_encoder, ear, unheard)
     more = random_plans(2 * len(face_plans), recipes.text.seed + 77)
     loss = text.text_loss(run, networks.text_encoder, teacher, [*face_plans, *more], recipes.text.batch)
     fit(run, "text", {"encoder": networks.text_encoder, "teacher": teacher}, loss, recipes.text, keys["text"])
-    ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)
-    batch, seed = recipes.audio.batch, recipes.audio.seed
-    loss = audio.audio_loss(run, networks.audio_encoder, ear, recipes.recordings, batch, seed)
-    fit(run, "audio", {"encoder": networks.audio_encoder, "teacher": ear}, loss, recipes.audio, keys["audio"])
-    for module in (networks.vae, networks.text_encoder, networks.audio_encoder):
+    start_with_colours(networks.vae, config.vae["norm_num_groups"])
+    known, unseen = (slice(part.start, part.stop) for part in reader.split_people(size.people))
+    loss = vae.vae_loss(run, networks.vae, faces["faces"][known].flatten(0, 1), recipes.vae.batch)
+    shown = show.show_round_trips(run, networks.vae, faces["faces"][unseen].flatten(0, 1)[::4][:8])
+    fit(run, "vae", {"vae": networks.vae}, loss, recipes.vae, keys["vae"], validate=shown)
+    decibels = [vae.psnr(run, networks.vae, faces[kind][unseen].flatten(0, -4)) for kind in ("faces", "portraits")]
+    judge = reader.train_reader(
+        run, faces, face_plans, recipes.readers, keys["readers"], output.with_name("reader.safetensors")
+    )
+    for module in (networks.audio_encoder, networks.text_encoder, networks.vae):
         module.requires_grad_(False)
 
-    # Latents with a spread of one, as SD's.
-    portraits = vae.encode(run, networks.vae, faces["portraits"])
-    targets = vae.encode(run, networks.vae, faces["faces"].flatten(0, 1))
+    # The two stages.
+    config = train_stages(run, networks, config, recipes, keys, speech["sounds"], faces, face_plans, clips, clip_plans)
+
+    parts = {name: read_about(folder / f"{name}.safetensors") for name in PARTS}
+    about = {
+        "name": "tbd-tiny",
+        "training": {
+            "recipes": {name: value for name, value in asdict(recipes).items() if name != "judged"},
+            "vae_psnr_db": round(float(decibels[0].mean()), 2),
+            "vae_psnr_least_db": round(float(decibels[1].min()), 2),  # of a portrait; `generate` warns below it
+            "hearing": {name: round(value, 3) for name, value in hearing.items()},
+            "readers": judge["errors"],
+            "seconds": {"draw": round(drawn), **{k: round(v["seconds"]) for k, v in parts.items()}},
+            "losses": {k: {n: float(f"{x:.4g}") for n, x in v["losses"].items()} for k, v in parts.items()},
+            "torch": torch.__version__,
+            "machine": machine(),
+        },
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    store.save(output, networks, config, about, torch.float16)
+    command = f"tbd train --recipe {recipes.name} --seed {recipes.vae.seed}"
+    return {**about, "scores": write_report(output, command, recipes.judged)}
+
+
+def train_stages(
+    run: Run, networks: Networks, config: ModelConfig, recipes: Recipes, keys: dict[str, str], sounds: Tensor,
+    faces: dict[str, Tensor], face_plans: list[Plan], clips: dict[str, Tensor], clip_plans: list[Plan],
+) -> ModelConfig:  # fmt: skip
+    """Train ReferenceNet and the denoiser; the encoders stay as they are. Returns the config with the scaling factor
+    that gives latents a spread of one, as SD's."""
+
+    def latents(pictures: Tensor) -> Tensor:
+        return vae.encode(run, networks.vae, pictures.flatten(0, -4)).unflatten(0, pictures.shape[:-3])
+
+    heard = recording_windows(networks, sounds, recipes.corpus.seed)
+    portraits, targets = latents(faces["portraits"]), latents(faces["faces"])
     scale = 1 / float(targets.float().std())
     networks.vae.register_to_config(scaling_factor=scale)
     config = replace(config, vae={**config.vae, "scaling_factor": scale})
 
     # Stage 1: frames.
-    targets = (targets * scale).unflatten(0, (len(portraits), -1))
+    known = slice(reader.split_people(len(targets))[0].stop)
+    nets = stages.Guided(networks.reference_unet, networks.denoising_unet, networks.audioproj)
+    which, when = faces["heard"].unbind(2)
     loss = stages.stage1_loss(
-        run, config, networks.reference_unet, networks.denoising_unet, portraits * scale, targets,
-        all_texts(run, networks, face_plans), recipes.stage1.batch,
+        run, config, nets, portraits[known] * scale, targets[known] * scale, heard[which, when][known],
+        all_texts(run, networks, face_plans[: known.stop * targets.shape[1]]), recipes.stage1.batch,
     )  # fmt: skip
-    guide = {"reference": networks.reference_unet, "denoiser": networks.denoising_unet}
-    fit(run, "stage1", guide, loss, recipes.stage1, keys["stage1"], lambda key: not of_stage2(key))
+    guided = {"reference": nets.reference, "denoiser": nets.denoiser, "audioproj": nets.projection}
+    fit(
+        run, "stage1", guided, loss, recipes.stage1, keys["stage1"], lambda name: "motion_modules" not in name,
+        show.show_emotions(run, networks, config, "stage1"),
+    )  # fmt: skip
 
     # Stage 2: clips. As in the paper only audio and motion learn.
-    networks.reference_unet.requires_grad_(False)
-    portraits = vae.encode(run, networks.vae, clips["portraits"]) * scale
-    frames = (vae.encode(run, networks.vae, clips["frames"].flatten(0, 1)) * scale).unflatten(0, (len(portraits), -1))
+    nets.reference.requires_grad_(False)
+    which, when = clips["heard"].unsqueeze(2).unbind(1)
+    windows = heard[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
     loss = stages.stage2_loss(
-        run, config, networks.reference_unet, networks.denoising_unet, networks.audioproj, portraits, frames,
-        clip_windows(networks, clips["sound"]), all_texts(run, networks, clip_plans), recipes.stage2.batch,
+        run, config, nets, latents(clips["portraits"]) * scale, latents(clips["frames"]) * scale, windows,
+        all_texts(run, networks, clip_plans), recipes.stage2.batch,
     )  # fmt: skip
-    moving = {"denoiser": networks.denoising_unet, "audioproj": networks.audioproj}
-    fit(run, "stage2", moving, loss, recipes.stage2, keys["stage2"], of_stage2)
-
-    parts = {name: read_about(folder / f"{name}.safetensors") for name in ("vae", "text", "audio", "stage1", "stage2")}
-    about = {
-        "name": "tbd-tiny",
-        "preliminary": recipes.preliminary,
-        "training": {
-            "recipes": asdict(recipes),
-            "vae_psnr_db": round(decibel, 2),
-            "seconds": {"draw": round(drawn), **{k: round(v["seconds"]) for k, v in parts.items()}},
-            "losses": {k: {n: float(f"{x:.4g}") for n, x in v["losses"].items()} for k, v in parts.items()},
-            "torch": torch.__version__,
-        },
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    store.save(output, networks, config, about, torch.float16)
-    scores = write_report(output, f"tbd train --recipe {recipes.name} --seed {recipes.vae.seed}")
-    return {**about, "scores": scores}
+    moving = {"denoiser": nets.denoiser, "audioproj": nets.projection}
+    shown = show.show_emotions(run, networks, config, "stage2")
+    fit(run, "stage2", moving, loss, recipes.stage2, keys["stage2"], of_stage2, shown)
+    return config
 
 
 def check_folder(folder: Path) -> None:
@@ -170,25 +207,31 @@ def check_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
+PARTS = ("audio", "text", "vae", "readers", "stage1", "stage2")
+
+
 def part_keys(recipes: Recipes, config: ModelConfig) -> dict[str, str]:
     """What each part depends on, as a short hash: its recipe and sizes, and the keys of the parts before it."""
 
     def key(*depends: Any) -> str:
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
 
+    recipe = {name: getattr(recipes, name).decides() for name in PARTS}
     keys = {"draw": key(asdict(recipes.corpus))}
-    keys["vae"] = key(keys["draw"], asdict(recipes.vae), config.vae)
-    keys["text"] = key(keys["draw"], asdict(recipes.text), config.text_encoder)
-    keys["audio"] = key(asdict(recipes.audio), recipes.recordings, config.audio_encoder)
+    keys["audio"] = key(keys["draw"], recipe["audio"], config.audio_encoder)
+    keys["text"] = key(keys["draw"], recipe["text"], config.text_encoder)
+    keys["vae"] = key(keys["draw"], recipe["vae"], config.vae)
+    keys["readers"] = key(keys["draw"], recipe["readers"])
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
-    keys["stage1"] = key(keys["vae"], keys["text"], asdict(recipes.stage1), unet, scheduler, config.defaults.split)
-    keys["stage2"] = key(keys["stage1"], keys["audio"], asdict(recipes.stage2), asdict(config.audio_projection))
+    ears = keys["audio"], asdict(config.audio_projection)
+    keys["stage1"] = key(keys["vae"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)
+    keys["stage2"] = key(keys["stage1"], recipe["stage2"])
     return keys
 
 
-def of_stage2(key: str) -> bool:
+def of_stage2(name: str) -> bool:
     """Audio modules, motion modules and the audio projection (proj1 .. proj3, norm)."""
-    return "audio_modules" in key or "motion_modules" in key or key.startswith(("proj", "norm."))
+    return "audio_modules" in name or "motion_modules" in name or name.startswith(("proj", "norm."))
 
 
 def all_texts(run: Run, networks: Networks, plans: list[Plan]) -> stages.Texts:
@@ -206,13 +249,9 @@ def all_texts(run: Run, networks: Networks, plans: list[Plan]) -> stages.Texts:
     )
 
 
-def clip_windows(networks: Networks, sound: Tensor) -> Tensor:
-    """`sound` [n, T], consecutive pieces of recordings of `CLIPS_PER_RECORDING` → windows [n, F, window, L, C]. The
-    recording is heard whole, as at inference, then cut."""
-    frames, out = 2 * (AUDIO_WINDOW // 2) + MOTION_FRAMES + CLIP_FRAMES, []
-    for pieces in sound.float().split(CLIPS_PER_RECORDING):
-        heard = conditioning.speech_features(networks.audio_encoder, normalise(pieces.flatten()), len(pieces) * frames)
-        for features in heard.unflatten(0, (len(pieces), frames)):
-            first = AUDIO_WINDOW // 2 + MOTION_FRAMES
-            out.append(window_frames(features)[first : first + CLIP_FRAMES].half())
-    return torch.stack(out)
+def recording_windows(networks: Networks, sounds: Tensor, seed: int) -> Tensor:
+    """`sounds` [n, T], each in some room and through some microphone → what every frame of them hears, half [n, FRAMES,
+    window, L, C]. A recording is heard whole, as at inference."""
+    rough = roughen(sounds.float(), torch.Generator().manual_seed(seed))
+    heard = (conditioning.speech_features(networks.audio_encoder, normalise(sound), FRAMES) for sound in rough)
+    return torch.stack([window_frames(features).half() for features in heard])

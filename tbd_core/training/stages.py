@@ -1,4 +1,9 @@
-"""The two stages of the paper (section 4.1): frames with reference and text, then clips with audio and motion."""
+"""The two stages of training the guided networks (paper §3.4, §4.1; what differs is said).
+
+Stage 1 learns frames: ReferenceNet, the denoiser, and already its audio attention on single frames (*ours*: the paper
+trains it in stage 2 alone; a clip shows one person and one expression, single frames show a new mouth with each, and
+a mouth that the sound explains is drawn sharper). Stage 2 learns clips: only audio and motion, as in the paper.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..denoise import make_scheduler
 from ..models.attention import Context
+from ..models.audio_projection import AudioProjection
+from ..models.unet import UNet
 from ..units import CLIP_FRAMES, MOTION_FRAMES
 from .loop import Loss, Run
 from .objective import add_noise, draw_drop, telling_cells, told, v_loss
@@ -33,39 +40,64 @@ class Texts:
         return told(coarse, fine, label, self.pure[rows], timesteps, total, split, generator)
 
 
+@dataclass(frozen=True)
+class Guided:
+    """The networks that both stages run."""
+
+    reference: UNet
+    denoiser: UNet
+    projection: AudioProjection
+
+
 def stage1_loss(
-    run: Run, config: ModelConfig, reference, denoiser, portraits: Tensor, faces: Tensor, texts: Texts, batch: int
-) -> Loss:
-    """Latents, scaled: `portraits` [people, C, h, w], `faces` [people, expressions, C, h, w]."""
+    run: Run, config: ModelConfig, nets: Guided, portraits: Tensor, faces: Tensor, windows: Tensor, texts: Texts,
+    batch: int,
+) -> Loss:  # fmt: skip
+    """Latents, scaled: `portraits` [people, C, h, w], `faces` [people, E, C, h, w]; `windows` [people, E, window, L,
+    C'] is what each face hears. A step shows `batch` faces, all E of each person in it, so that ReferenceNet runs once
+    for E of them."""
     scheduler = make_scheduler(config.scheduler)
     total, per = config.scheduler.num_train_timesteps, faces.shape[1]
     cells = telling_cells(portraits.repeat_interleave(per, dim=0), faces.flatten(0, 1)).to(run.device)
     empty = texts.empty.float().to(run.device)
 
     def loss(generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(faces.shape[0] * per, (batch,), generator=generator)
-        latents = faces.flatten(0, 1)[rows].float()
-        timesteps = torch.randint(total, (batch,), generator=generator)
+        people = torch.randint(len(faces), (max(1, batch // per),), generator=generator)
+        rows = (people.unsqueeze(1) * per + torch.arange(per)).flatten()
+        latents = faces[people].flatten(0, 1).float()
+        timesteps = torch.randint(total, (len(rows),), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
-        drop_text, drop_reference, _ = draw_drop(generator)
+        drop_text, drop_reference, drop_audio = draw_drop(generator)
         text = texts.pick(rows, timesteps, total, config.defaults.split, generator).to(run.device)
         latents, noise, timesteps = (x.to(run.device) for x in (latents, noise, timesteps))
-        noisy = add_noise(scheduler, latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
-        portrait = portraits[rows // per].float().to(run.device).contiguous(memory_format=torch.channels_last)
+        # torch 2.13's channels-last bf16 GroupNorm backward crashes on the CPU when its input needs no gradient.
+        noisy = add_noise(scheduler, latents, noise, timesteps).requires_grad_()
         with run.autocast():
-            seen = None if drop_reference else reference.features(portrait, empty.expand(batch, -1, -1))
-            text = empty.expand(batch, -1, -1) if drop_text else text
-            predicted = denoiser(noisy, timesteps, Context(text=text, reference=seen))
+            seen = None
+            if not drop_reference:
+                portrait = portraits[people].float().to(run.device).contiguous(memory_format=torch.channels_last)
+                seen = nets.reference.features(portrait, empty.expand(len(people), -1, -1))
+                seen = {name: x.repeat_interleave(per, dim=0) for name, x in seen.items()}
+            heard = windows[people].flatten(0, 1).unsqueeze(1).float().to(run.device)
+            predicted = nets.denoiser(
+                noisy.contiguous(memory_format=torch.channels_last),
+                timesteps,
+                Context(
+                    text=empty.expand(len(rows), -1, -1) if drop_text else text,
+                    reference=seen,
+                    audio=None if drop_audio else nets.projection(heard),
+                ),
+            )
         return {"loss": v_loss(scheduler, predicted, latents, noise, timesteps, cells)}
 
     return loss
 
 
 def stage2_loss(
-    run: Run, config: ModelConfig, reference, denoiser, projection, portraits: Tensor, clips: Tensor, windows: Tensor,
-    texts: Texts, batch: int,
+    run: Run, config: ModelConfig, nets: Guided, portraits: Tensor, clips: Tensor, windows: Tensor, texts: Texts,
+    batch: int,
 ) -> Loss:  # fmt: skip
-    """Latents, scaled: `portraits` [n, C, h, w], `clips` [n, M + F, C, h, w]; `windows` [n, F, window, L, C]."""
+    """Latents, scaled: `portraits` [n, C, h, w], `clips` [n, M + F, C, h, w]; `windows` [n, F, window, L, C']."""
     scheduler = make_scheduler(config.scheduler)
     total = config.scheduler.num_train_timesteps
     cells = telling_cells(clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)).to(run.device)
@@ -82,16 +114,15 @@ def stage2_loss(
         drop_text, drop_reference, drop_audio = draw_drop(generator)
         text = texts.pick(rows, timesteps, total, config.defaults.split, generator).to(run.device)
         latents, noise, timesteps = (x.to(run.device) for x in (latents, noise, timesteps))
-        # torch 2.13's channels-last bf16 GroupNorm backward crashes on the CPU when its input needs no gradient.
-        noisy = add_noise(scheduler, latents, noise, timesteps).requires_grad_()
+        noisy = add_noise(scheduler, latents, noise, timesteps).requires_grad_()  # as in stage 1
         shown = torch.cat([portrait.unsqueeze(1), before], dim=1).to(run.device)  # [B, 1 + M, C, h, w]
         with run.autocast():
-            seen = reference.features(
+            seen = nets.reference.features(
                 shown.flatten(0, 1).contiguous(memory_format=torch.channels_last),
                 empty.expand(batch * (1 + MOTION_FRAMES), -1, -1),
             )
             seen = {k: v.unflatten(0, (batch, -1)) for k, v in seen.items()}
-            predicted = denoiser(
+            predicted = nets.denoiser(
                 noisy.flatten(0, 1).contiguous(memory_format=torch.channels_last),
                 timesteps,
                 Context(
@@ -99,7 +130,7 @@ def stage2_loss(
                     num_frames=CLIP_FRAMES,
                     reference=None if drop_reference else {k: v[:, 0] for k, v in seen.items()},
                     motion={k: v[:, 1:] for k, v in seen.items()},
-                    audio=None if drop_audio else projection(windows[rows].float().to(run.device)),
+                    audio=None if drop_audio else nets.projection(windows[rows].float().to(run.device)),
                 ),
             )
         return {"loss": v_loss(scheduler, predicted.unflatten(0, (batch, -1)), latents, noise, timesteps, cells)}

@@ -1,10 +1,11 @@
 """Where the autoencoder begins: as one that keeps each cell's colour, so that training only has to add detail (ours).
 
-An AutoencoderKL with default weights spends its first thousand steps on the way colours take through four levels and
-their group norms (measured: below 19 dB after 220 steps, and still off in colour after 1,600; an 8 × 8 average alone
-has 20.5 dB). Here three channels carry red, green and blue through every level, averaged on the way down and blurred
-on the way up; every group of every norm holds two constant channels, +A and -A, so that a norm is a fixed scale at
-first; the residual branches start at zero. All of it is only the start: every weight learns.
+An AutoencoderKL with default weights spends its first thousand steps on the way colours take through its levels and
+their group norms (measured for the bundled model's: 20.9 dB after two minutes, 24.4 dB with this start; an 8 × 8
+average alone has 20.5 dB). Here three channels carry red, green and blue through every level, averaged on the way
+down (a folded square's pixels first) and blurred on the way up; every group of every norm holds two constant channels,
++A and -A, so that a norm is a fixed scale at first; the residual branches start at zero. All of it is only the start:
+every weight learns.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def start_with_colours(vae, groups: int) -> None:
             nn.init.zeros_(module.to_out[0].bias)
 
     encoder, decoder = vae.encoder, vae.decoder
-    _carry(encoder.conv_in, centre, groups)
+    pixels = vae.config.in_channels // COLOURS  # of a folded square; its channels are red ones, green ones, blue ones
+    _carry(encoder.conv_in, centre, groups, pixels)
     for block in encoder.down_blocks:
         for layer in block.downsamplers or ():
             _carry(layer.conv, average, groups)
@@ -56,7 +58,7 @@ def start_with_colours(vae, groups: int) -> None:
     for block in decoder.up_blocks:
         for layer in block.upsamplers or ():
             _carry(layer.conv, blur, groups)
-    _leave(decoder.conv_norm_out, decoder.conv_out, groups)
+    _leave(decoder.conv_norm_out, decoder.conv_out, groups, pixels, others=0.3)
 
     for conv in (vae.quant_conv, vae.post_quant_conv):
         nn.init.zeros_(conv.weight)
@@ -66,24 +68,27 @@ def start_with_colours(vae, groups: int) -> None:
     vae.quant_conv.bias[latents:] = LOG_VARIANCE
 
 
-def _carry(conv: Any, kernel: Tensor, groups: int) -> None:
-    """Channels 0-2 in → channels 0-2 out through `kernel`; the last two channels of each group are constants."""
+def _carry(conv: Any, kernel: Tensor, groups: int, pixels: int = 1) -> None:
+    """Channels 0-2 in (`pixels` of each) → channels 0-2 out through `kernel`; the last two channels of each group are
+    constants."""
     conv.weight[:COLOURS] = 0
     conv.bias[:COLOURS] = 0
     for c in range(COLOURS):
-        conv.weight[c, c] = kernel
+        conv.weight[c, c * pixels : (c + 1) * pixels] = kernel / pixels
     size = conv.out_channels // groups
     for last in range(size - 1, conv.out_channels, size):
         conv.weight[last - 1 : last + 1] = 0
         conv.bias[last - 1], conv.bias[last] = ANCHOR, -ANCHOR
 
 
-def _leave(norm: Any, conv: Any, groups: int) -> None:
-    """norm → SiLU → conv gives the colours back as they came."""
+def _leave(norm: Any, conv: Any, groups: int, pixels: int = 1, others: float = 0.0) -> None:
+    """norm → SiLU → conv gives the colours back as they came, to all `pixels` of a square. `others`: what is left of
+    the weights of other channels, so that a square's pixels can differ at once."""
     size = norm.num_channels // groups
     scale = ANCHOR * (2 / size) ** 0.5  # what the constants make of the norm's standard deviation
     norm.bias[:COLOURS] = SHIFT
-    conv.weight[:COLOURS] = 0
+    conv.weight[: COLOURS * pixels] *= others
+    conv.weight[: COLOURS * pixels, :COLOURS] = 0
     for c in range(COLOURS):
-        conv.weight[c, c, 1, 1] = scale / SLOPE
-        conv.bias[c] = -SILU * scale / SLOPE
+        conv.weight[c * pixels : (c + 1) * pixels, c, 1, 1] = scale / SLOPE
+        conv.bias[c * pixels : (c + 1) * pixels] = -SILU * scale / SLOPE

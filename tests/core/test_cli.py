@@ -19,17 +19,8 @@ from tbd_core.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "tbd_core" / "assets" / "sample"
 PROMPT_KEYS = [
-    "emotion",
-    "intensity",
-    "face",
-    "action_units",
-    "coarse",
-    "fine",
-    "negative",
-    "tokens",
-    "steps",
-    "warnings",
-]
+    "emotion", "intensity", "face", "action_units", "coarse", "fine", "negative", "tokens", "steps", "warnings",
+]  # fmt: skip
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -59,26 +50,11 @@ def generate(files: Path, bundle: Path, **change) -> list:
     return ["generate", *(part for key, value in given.items() for part in (f"--{key}", value))]
 
 
-def test_generate_prints_one_json_object_and_nothing_else(capsys, files, small_bundle):
+def test_generate_prints_one_json_object_and_nothing_else(capsys, files, small_bundle, result_keys):
     code, out, _ = run(capsys, *generate(files, small_bundle), "--json")
     result = json.loads(out)
     assert code == 0 and out.count("\n") == 1
-    assert list(result) == (
-        [
-            "output",
-            "frames",
-            "fps",
-            "seconds",
-            "width",
-            "height",
-            "seed",
-            "model",
-            "wall_seconds",
-            "peak_mb",
-            "prompts",
-            "warnings",
-        ]
-    )
+    assert list(result) == result_keys
     assert result["frames"] == 13 and Path(result["output"]).stat().st_size > 0
 
 

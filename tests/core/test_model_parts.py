@@ -11,26 +11,16 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tbd_core.config import UNetConfig, tiny
-from tbd_core.models.attention import AudioMasks, Context
+from tbd_core.models.attention import AudioMasks, Context, plain_attention
 from tbd_core.models.audio_projection import AudioProjection, ImageProjection
-from tbd_core.models.build import build, build_unets
+from tbd_core.models.build import build, build_unets, build_vae
 from tbd_core.models.face_locator import FaceLocator
 from tbd_core.models.motion import MAX_FRAMES, MotionModule, PositionalEncoding
 from tbd_core.models.unet import UNet
 
 
 SMALL = UNetConfig((16, 32, 48, 64), 4, 8, 24, 20, audio="single", motion=True, motion_num_heads=2)
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("seed", "no_grad")
 
 
 # Motion modules.
@@ -141,3 +131,39 @@ def test_all_networks_of_the_tiny_preset_fit_40_mb_in_fp16():
     counts = {name: sum(v.numel() for v in module.state_dict().values()) for name, module in networks.items()}
     megabytes = 2 * sum(counts.values()) / 1e6
     assert 10 < megabytes <= 39, f"{megabytes:.1f} MB: {counts}"
+
+
+# The autoencoder.
+
+
+def test_a_folded_autoencoder_with_three_channels_is_autoencoder_kl():
+    from diffusers import AutoencoderKL
+
+    from tbd_core.models.autoencoder import FoldedAutoencoderKL
+
+    sizes = dict(
+        block_out_channels=(16, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, norm_num_groups=4,
+    )  # fmt: skip
+    folded, plain = FoldedAutoencoderKL(**sizes), AutoencoderKL(**sizes)
+    plain.load_state_dict(folded.state_dict())
+    picture = torch.randn(2, 3, 16, 16)
+    latents = folded.encode(picture).latent_dist.mean
+    assert folded.fold == 1 and torch.equal(latents, plain.encode(picture).latent_dist.mean)
+    assert torch.equal(folded.decode(latents).sample, plain.decode(latents).sample)
+    assert torch.equal(folded.decode(latents, return_dict=False)[0], folded.decode(latents).sample)
+
+
+def test_the_tiny_autoencoder_has_a_latent_cell_for_eight_by_eight_pixels():
+    vae = build_vae(tiny())
+    assert vae.fold == 4
+    latents = vae.encode(torch.randn(1, 3, 64, 32)).latent_dist.mean
+    assert latents.shape == (1, 4, 8, 4) and vae.decode(latents).sample.shape == (1, 3, 64, 32)
+
+
+# Attention.
+
+
+def test_plain_attention_is_the_fused_one():
+    query, key, value = (torch.randn(2, 3, n, 8, dtype=torch.float64) for n in (5, 7, 7))
+    assert torch.allclose(plain_attention(query, key, value), scaled_dot_product_attention(query, key, value))

@@ -16,17 +16,7 @@ F, M, SIZE = 3, 2, (8, 8)
 TEXT, AUDIO = 24, 20  # token widths
 # Widths differ at every level, so that a wrong pairing cannot pass.
 SMALL = UNetConfig((16, 32, 48, 64), 4, 8, TEXT, AUDIO, audio="single", motion=True, motion_num_heads=2)
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("seed", "no_grad")
 
 
 @pytest.fixture(scope="module")

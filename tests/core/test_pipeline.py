@@ -1,6 +1,7 @@
 """The whole job on a small bundle: what comes out, what a broken run leaves, what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from tbd_core import denoise, pipeline
+from tbd_core.checkpoint import store
 from tbd_core.config import GenerateOptions
 from tbd_core.errors import InputError
 from tbd_core.pipeline import generate, plan
@@ -66,6 +68,23 @@ def test_metadata_says_how_it_was_made_and_that_it_is_synthetic(done):
     assert said["synthetic"] is True and said["seed"] == 7 and said["model"] == "small"
     assert said["prompts"]["coarse"] == "A person is speaking with a happy emotion."
     assert said["prompts"]["stages"] == [said["prompts"]["coarse"], said["prompts"]["fine"]]
+
+
+def test_a_portrait_unlike_the_training_is_said_with_both_numbers(options, small_bundle, small_config, tmp_path):
+    def drawn(**training):
+        model = tmp_path / f"model{len(training)}.safetensors"
+        networks, _ = store.load(small_bundle)
+        store.save(model, networks, small_config, {"name": "picky", "training": training}, torch.float16)
+        job = plan(replace(options, model=model))
+        said = []
+        next(pipeline.draw(job, pipeline.PartStore(model.with_suffix(".mp4"), {}), None, said.append))
+        return said
+
+    assert drawn() == []
+    (said,) = drawn(vae_psnr_least_db=88.0)
+    assert re.search(
+        r"unlike the drawn faces that picky .* keeps \d+\.\d dB of it, of drawn faces at least 88\.0 dB", said
+    )
 
 
 def test_a_square_is_cut_from_other_portraits_and_said(options, tmp_path):
@@ -226,25 +245,10 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
     assert pipeline.pick_device("auto").type == "cpu"
 
 
-def test_result_is_plain_data(done):
+def test_result_is_plain_data(done, result_keys):
     from dataclasses import asdict
 
     result, _ = done
     values = json.loads(json.dumps(asdict(result)))
-    assert list(values) == (
-        [
-            "output",
-            "frames",
-            "fps",
-            "seconds",
-            "width",
-            "height",
-            "seed",
-            "model",
-            "wall_seconds",
-            "peak_mb",
-            "prompts",
-            "warnings",
-        ]
-    )
+    assert list(values) == result_keys
     assert values["peak_mb"] > 50 and values["wall_seconds"] > 0

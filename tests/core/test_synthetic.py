@@ -4,17 +4,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tbd_core.synthetic.chart import contact_sheet, face_chart
+from tbd_core.synthetic.chart import CHART_SEED, contact_sheet, emotion_sheet, face_chart, faces_sheet, people_sheet
 from tbd_core.synthetic.clip import mouth_from_sound, talking_clip
 from tbd_core.synthetic.portrait import (
     AU_NUMBERS,
+    IDENTITY,
     NUM_IDENTITY,
     SIDED_UNITS,
     Face,
     neutral_face,
+    random_gaze,
     random_identity,
+    random_pose,
     render,
 )
+from tbd_core.synthetic.shapes import Canvas
 from tbd_core.synthetic.speech import babble
 
 
@@ -27,7 +31,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def acting(rows: list[tuple[int, float, float]], seed: int = 90022) -> Face:
+def acting(rows: list[tuple[int, float, float]], seed: int = CHART_SEED) -> Face:
     """One person; in each row one unit acts at (left, right)."""
     rest = neutral_face(random_identity(seeded(seed), 1).expand(len(rows), -1))
     for i, (number, left, right) in enumerate(rows):
@@ -53,7 +57,7 @@ def levels() -> torch.Tensor:
 
 def test_every_action_unit_visibly_changes_the_face(levels):
     changed = (levels[:, 5] - levels[:, 0]).abs().amax(1) > 0.1
-    assert len(AU_NUMBERS) >= 18
+    assert len(SIDED_UNITS) >= 18
     for number, pixels in zip(AU_NUMBERS, changed.flatten(1).sum(1).tolist(), strict=True):
         assert pixels >= 20, f"AU{number} changes only {pixels} of {SIZE * SIZE} pixels"
 
@@ -68,6 +72,97 @@ def test_no_two_units_look_alike(levels):
     alike = torch.nn.functional.cosine_similarity(shapes[:, None], shapes[None], dim=-1)
     alike.fill_diagonal_(0)
     assert alike.max() < 0.9
+
+
+# Regions as boxes in picture units: left, right, top, bottom (x to the right, y down, the picture is 2 wide).
+REGIONS = {
+    "brows": ((-0.62, 0.62, -0.75, -0.11),),
+    "eyes": ((-0.62, 0.62, -0.33, 0.13),),
+    "nose": ((-0.22, 0.22, -0.22, 0.34),),
+    "cheeks": ((-0.64, -0.02, 0.0, 0.60), (0.02, 0.64, 0.0, 0.60)),
+    "mouth": ((-0.44, 0.44, 0.27, 0.66),),
+    "chin": ((-0.38, 0.38, 0.52, 0.86),),
+    "jaw": ((-0.70, 0.70, 0.20, 1.0),),
+    "neck": ((-0.30, 0.30, 0.74, 1.0),),
+}
+MAY_CHANGE = {
+    1: "brows", 2: "brows", 4: "brows eyes", 5: "eyes", 6: "eyes cheeks", 7: "eyes",
+    9: "brows eyes nose cheeks mouth", 10: "nose cheeks mouth", 12: "eyes cheeks mouth", 14: "cheeks mouth",
+    15: "mouth chin", 16: "mouth chin", 17: "mouth chin", 18: "mouth chin", 20: "cheeks mouth neck", 22: "mouth chin",
+    23: "mouth chin", 24: "mouth chin", 25: "mouth chin", 26: "mouth chin jaw", 27: "mouth chin jaw", 43: "eyes",
+}  # fmt: skip
+
+
+def region(names: str) -> torch.Tensor:
+    """Which pixels of a picture of `SIZE` lie in any of the regions `names`: bool [SIZE, SIZE]."""
+    canvas = Canvas.blank(1, SIZE)
+    boxes = [box for name in names.split() for box in REGIONS[name]]
+    x, y = canvas.x[0], canvas.y[0]
+    return torch.stack([(x >= a) & (x <= b) & (y >= c) & (y <= d) for a, b, c, d in boxes]).any(0)
+
+
+@pytest.mark.parametrize("number", AU_NUMBERS)
+def test_a_unit_changes_its_own_regions_alone_and_more_with_every_level(levels, number):
+    row = levels[AU_NUMBERS.index(number)]
+    change, there = (row - row[:1]).abs(), region(MAY_CHANGE[number])
+    assert change[..., ~there].max() < 1e-3
+    within = change[..., there].square().flatten(1).sum(1)
+    assert (within.diff() > 0).all()
+
+
+def test_the_mouth_of_a_still_silent_face_is_shut_and_units_show_teeth_and_tongue():
+    from tbd_core.synthetic import mouth as drawing
+    from tbd_core.synthetic.face import controls
+    from tbd_core.synthetic.look import look
+
+    face = acting([(26, 0, 0), (26, 1, 1), (27, 1, 1), (25, 1, 1)])
+    sides = [{name: pair[k] for name, pair in controls(face).items()} for k in (0, 1)]
+    shape = drawing.mouth_shape(Canvas.blank(4, SIZE), look(face.identity), *sides)
+    inner = shape.u.abs() < 0.9
+    gap = torch.where(inner, shape.gap, 0.0).amax((1, 2))
+    assert gap[0] == 0 and gap[3] > 0.05 and gap[1] > 1.5 * gap[3] and gap[2] > gap[1]
+    pictures = render(face, SIZE)
+    for colour, name in ((drawing.TEETH, "teeth"), (drawing.TONGUE, "tongue")):
+        near = (pictures - torch.tensor(colour)[:, None, None]).abs().amax(1) < 0.16
+        new = (pictures - pictures[:1]).abs().amax(1) > 0.1  # skin may have the colour of a tongue
+        seen = (near & new & region("mouth chin")).flatten(1).sum(1)
+        assert (seen[1:3] > 8).all(), f"{name}: {seen.tolist()} pixels"
+
+
+def test_the_gaze_moves_the_iris_and_nothing_outside_the_eyes():
+    face = acting([(1, 0, 0)] * 4)
+    gaze = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    pictures = render(Face(face.identity, face.units, face.mouth, face.blink, face.pose, gaze), SIZE)
+    eye = region("eyes") & (Canvas.blank(1, SIZE).x[0] > 0)
+    dark = (pictures.amax(1) < 0.25) * eye
+    canvas = Canvas.blank(1, SIZE)
+    middle = (dark * canvas.x).flatten(1).sum(1) / dark.flatten(1).sum(1)
+    assert middle[2] < middle[0] < middle[1]
+    for picture in pictures[1:]:
+        change = (picture - pictures[0]).abs()
+        assert change.max() > 0.2 and change[:, ~region("eyes")].max() < 1e-3
+    shut = acting([(43, 1, 1)] * 2)
+    closed = render(Face(shut.identity, shut.units, shut.mouth, shut.blink, shut.pose, gaze[:2]), SIZE)
+    assert (closed[0] - closed[1]).abs().max() < 1e-3
+
+
+def test_poses_and_gazes_are_small():
+    pose, gaze = random_pose(seeded(1), 500), random_gaze(seeded(1), 500)
+    assert pose.shape == (500, 3) and (pose.abs() < 0.5).float().mean() > 0.9 and pose.abs().max() <= 1
+    assert gaze.shape == (500, 2) and gaze.abs().max() <= 0.5 and gaze.eq(0).all(1).float().mean() > 0.5
+
+
+def test_the_noise_of_a_picture_is_faint():
+    from tbd_core.synthetic import scene
+    from tbd_core.synthetic.look import look
+
+    people = random_identity(seeded(2), 3)
+    people[:, IDENTITY.index("light_warmth")] = 0.5
+    page = Canvas.blank(3, SIZE)
+    page.image.fill_(0.5)
+    scene.light_and_noise(page, look(people))
+    sigma = page.image.std((1, 2, 3))
+    assert (sigma > 0.002).all() and (sigma <= 0.008).all()
 
 
 @pytest.mark.parametrize("number", SIDED_UNITS)
@@ -106,7 +201,7 @@ def test_a_face_looks_the_same_at_any_size():
 
 
 def test_edges_are_antialiased():
-    face = neutral_face(random_identity(seeded(90022), 1))
+    face = neutral_face(random_identity(seeded(CHART_SEED), 1))
     small, large = render(face, 64), render(face, 512)
     truth = torch.nn.functional.avg_pool2d(large, 8)
     jagged = large[..., 4::8, 4::8]
@@ -121,7 +216,7 @@ def test_a_face_is_drawn_alike_alone_and_in_any_batch():
 
 
 def test_pose_moves_the_head_and_leaves_the_far_background():
-    face = neutral_face(random_identity(seeded(90022), 1).expand(2, -1))
+    face = neutral_face(random_identity(seeded(CHART_SEED), 1).expand(2, -1))
     face.pose[1] = torch.tensor([1.0, 0.5, -1.0])
     rest, moved = render(face, SIZE)
     assert (rest - moved).abs().mean() > 0.01
@@ -212,6 +307,9 @@ def test_a_talking_clip_keeps_the_person_and_blinks_now_and_then():
     begins = ((clip.blink[1:] > 0) & (clip.blink[:-1] == 0)).sum()
     assert 8 <= begins <= 26  # in 40 s
     assert clip.pose.eq(0).all()
+    assert clip.gaze.eq(0).all()
+    held = talking_clip(identity, units, mouth, seeded(1), pose=torch.ones(3) / 3, gaze=torch.ones(2) / 4)
+    assert held.pose.eq(torch.ones(3) / 3).all() and held.gaze.eq(0.25).all() and len(held.gaze) == 1000
     again = talking_clip(identity, units, mouth, seeded(1), sway_amount=0.3)
     assert torch.equal(again.blink, clip.blink) and 0 < again.pose.abs().max() <= 0.3
 
@@ -229,10 +327,16 @@ def test_face_chart_has_a_row_for_each_unit():
     assert chart.size == (2 * (6 * 16 + 8), rows * 16 + 12)
 
 
+def test_sheets_hold_every_emotion_and_as_many_people_as_asked():
+    assert emotion_sheet(16).size == (8 * 16, 3 * 16 + 12)
+    assert people_sheet(16, count=5, columns=3).size == (48, 32)
+    assert faces_sheet(8).width == face_chart(8).width
+
+
 def test_the_sample_portrait_is_what_its_readme_says():
     from PIL import Image
 
-    drawn = contact_sheet(render(neutral_face(random_identity(seeded(90022), 1)), 512), 1)
+    drawn = contact_sheet(render(neutral_face(random_identity(seeded(CHART_SEED), 1)), 512), 1)
     shipped = Image.open(SAMPLE / "portrait.png")
     assert shipped.size == (512, 512) and shipped.mode == "RGB"
     difference = torch.tensor(list(drawn.tobytes())).sub(torch.tensor(list(shipped.tobytes()))).abs()

@@ -1,0 +1,203 @@
+"""Measured numbers → `proof.md`. Every sentence that a number could make false is chosen by that number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..facs.emotions import EMOTIONS
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A score's row: what it is, and what it should be."""
+
+    score: str
+    title: str
+    least: float | None = None
+    most: float | None = None
+    form: str = ".2f"
+    magnitude: bool = False  # of the value, without its sign
+
+    def met(self, value: float) -> bool:
+        value = abs(value) if self.magnitude else value
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    @property
+    def text(self) -> str:
+        if self.magnitude:
+            return f"within ±{self.most:g}"
+        return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
+
+
+GOALS = (
+    Goal("vae_psnr", "the autoencoder alone, held-out renders (dB)", least=33, form=".1f"),
+    Goal("au_response_mean", "action units: r of asked and read level, mean", least=0.85),
+    Goal("au_response_worst", "action units: the worst one", least=0.5),
+    Goal("emotion_accuracy", "emotion read back among eight, Moderate and Intense", least=0.9),
+    Goal("intensity_monotone", "Mild < Moderate < Intense", least=0.95),
+    Goal("side_accuracy", "one-sided units on the asked side", least=0.9),
+    Goal("lip_r_unseen", "mouth opening with the sound's own: r, unseen voices", least=0.8),
+    Goal("lip_lag_frames", "lag of the best r (frames)", most=1, form=".0f", magnitude=True),
+    Goal("lip_r_real", "the same r on the recordings given", least=0.65),
+    Goal("identity_ratio", "identity and colour error over the autoencoder's own", most=1.3),
+    Goal("seam_ratio", "change at clip seams over change within clips", most=1.3),
+)
+
+TABLE_TITLES = {
+    "blends": "How one prompt gives way to the next",
+    "thinking": "The bare label, CoT-FA, and CoT-FA guided progressively",
+    "stages": "One, two or three stages",
+}
+TABLE_NOTES = {
+    "blends": "Coarse and fine prompt, the bundle's split.",
+    "thinking": "The label alone (as in the paper's baseline); the fine prompt alone; coarse then fine. The negative "
+    "prompt is the same in all.",
+    "stages": "k = 1 is the fine prompt alone, k = 2 coarse and fine, k = 3 label, coarse and fine in equal stages.",
+}
+CAPTIONS = {
+    "units.jpg": "**Action units**, one at a time, one person: portrait, the renderer's truth and the model's drawing "
+    "at levels A, C and E.",
+    "emotions.jpg": "**Emotions**: of each pair of rows the upper is the truth, the lower is drawn.",
+    "lips.png": "**Lips**: grey the opening of the sound itself, red what is read from the drawn frames.",
+    "seam.jpg": "**A seam**: four frames before and four after the first border between two clips.",
+    "blends.jpg": "**Blends**: one person, Intense; the truth and each blend with the same noise.",
+    "portraits.jpg": "**Real portraits**, at Intense: the bundle was trained on drawn faces alone, so this shows what "
+    "it makes of pictures it was not made for. Nothing is measured here.",
+}
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def goal_rows(details: dict[str, Any]) -> list[str]:
+    rows = []
+    for goal in GOALS:
+        value = details[goal.score]
+        state = "not measured" if value is None else "met" if goal.met(value) else "**missed**"
+        ceiling = number(details["on_true_renders"].get(goal.score), goal.form)
+        rows.append(
+            f"| {goal.title} (`{goal.score}`) | {goal.text} | {number(value, goal.form)} | {state} | "
+            f"{details['cases'][goal.score]} | {ceiling} |"
+        )
+    return rows
+
+
+def summary(details: dict[str, Any]) -> str:
+    measured = [goal for goal in GOALS if details[goal.score] is not None]
+    missed = [goal for goal in measured if not goal.met(details[goal.score])]
+    text = f"{len(measured) - len(missed)} of the {len(measured)} goals that were measured are met."
+    if missed:
+        far = "; ".join(f"`{g.score}` is {number(details[g.score], g.form)}, the goal {g.text}" for g in missed)
+        text += f" Missed: {far}."
+    return text
+
+
+def interval_text(value: float | None, interval: Sequence[float] | None, form: str = ".2f") -> str:
+    if value is None or interval is None:
+        return "–"
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def verdict(name: str, base: str, row: dict[str, Any]) -> str:
+    """One sentence on a paired difference, as strong as its interval allows."""
+    difference, interval = row["au_error_difference"], row["au_error_difference_interval"]
+    if interval is None:
+        return f"{name} was not compared."
+    shown = f"{interval_text(difference, interval, '+.3f')} levels"
+    if interval[0] <= 0 <= interval[1]:
+        return f"{name} and {base} cannot be told apart by these pictures: difference in AU error {shown}."
+    more = "more" if difference > 0 else "less"
+    return f"{name} errs {more} than {base}: difference in AU error {shown}."
+
+
+def comparison(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+    base = list(rows)[-1]
+    lines = [
+        f"### {TABLE_TITLES[title]}",
+        TABLE_NOTES[title],
+        "",
+        "| | AU error (levels) | emotion read back |",
+        "|---|---|---|",
+    ]
+    for name, row in rows.items():
+        error = interval_text(row["au_error"], row["au_error_interval"])
+        hits = interval_text(row["emotion_accuracy"], row["emotion_accuracy_interval"])
+        lines.append(f"| {name} | {error} | {hits} |")
+    lines += ["", *(f"- {verdict(name, base, row)}" for name, row in rows.items() if name != base), ""]
+    return lines
+
+
+def unit_table(details: dict[str, Any]) -> list[str]:
+    errors = details["reader"]["errors"]["au_rms"]
+    response = sorted(details["detail"]["au_response"].items(), key=lambda item: item[1])
+    rows = [f"| {unit} | {r:.2f} | {errors[unit[2:]]:.2f} |" for unit, r in response]
+    return ["| unit | r | the reader's own error (levels, RMS) |", "|---|---|---|", *rows]
+
+
+def reader_text(details: dict[str, Any]) -> str:
+    errors = details["reader"]["errors"]
+    r2 = errors["identity_r2"]
+    judged = details["detail"]["identity_numbers"]
+    return (
+        f"The readers are two small networks trained on true renders alone, never on drawings of the model. On "
+        f"{errors['pictures']} true renders of {errors['people']} people held out they err by "
+        f"{errors['au_rms_mean']:.2f} levels (RMS over all action units; a level is 1 of 5), read the mouth's opening "
+        f"to {errors['mouth_rms'][0]:.2f} (of 1), the emotion right in {100 * (errors['emotion_accuracy'] or 0):.0f} % "
+        f"and the side in {100 * (errors['side_accuracy'] or 0):.0f} %. Of {len(r2)} identity numbers "
+        f"{len(judged)} are read well enough (R² ≥ 0.5) to be judged. The last column of the table is what the same "
+        f"readers find in the true renders after a trip through the autoencoder: a perfect model would score that."
+    )
+
+
+def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> str:
+    """`details` as in `proof.json`, `shown` the pictures there are."""
+    pair_count = next(iter(next(iter(details["comparisons"].values())).values()))["cases"]
+    lines = [
+        "# What the model does with what it is told",
+        "",
+        f"Model `{details['model']}`, {details['people']} people it never saw, seed {details['seed']}. "
+        f"Made by `{command}`; the evaluation itself took {details['wall_seconds'] / 60:.0f} minutes. "
+        "All numbers: [proof.json](proof.json).",
+        "",
+        summary(details),
+        "",
+        "| what | goal | measured | | cases | on true renders |",
+        "|---|---|---|---|---|---|",
+        *goal_rows(details),
+        "",
+        f"Identity error {number(details['identity_error'], '.3f')} (autoencoder alone "
+        f"{number(details['identity_error_vae'], '.3f')}), colour error {number(details['colour_error'], '.4f')} "
+        f"(autoencoder alone {number(details['colour_error_vae'], '.4f')}).",
+        "",
+        "## How it is measured",
+        reader_text(details),
+        "",
+        "Every face is drawn with the bundle's defaults through the same code as `tbd generate`: a silent clip, of "
+        "which three frames are read and the median is taken (so that a blink does not count). Units are asked one at "
+        "a time under a neutral emotion, emotions at three intensities: "
+        f"{', '.join(e for e in EMOTIONS if e != 'neutral')}. "
+        "Recordings are spoken whole, clip after clip, by voices that no training heard.",
+        "",
+        *(f"- {note}" for note in details["notes"]),
+        "",
+        "## What it draws",
+        "",
+    ]
+    for name in shown:
+        lines += [CAPTIONS[name], "", f"![{name.split('.')[0]}](proof/{name})", ""]
+    lines += ["## Each action unit", "", *unit_table(details), "", "## What each idea is worth", ""]
+    lines += [
+        f"{pair_count} pictures (emotions at Moderate and Intense), the same people and noise in every row; 95 % "
+        "bootstrap intervals over pictures; differences are paired. AU error: RMS over all units and sides of read "
+        "minus planned.",
+        "",
+    ]
+    for title, rows in details["comparisons"].items():
+        lines += comparison(title, rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+__all__ = ["GOALS", "Goal", "summary", "verdict", "write_text"]
