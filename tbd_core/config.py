@@ -131,7 +131,7 @@ def tiny() -> ModelConfig:
             block_out_channels=(64, 64),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
+            layers_per_block=2,
             latent_channels=LATENT_CHANNELS,
             norm_num_groups=4,  # many channels a group, as in SD: groups of one or two lose the picture's colours
             sample_size=128,

@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..files import atomic
 from .interrupts import Interrupts
 from .kept import load_finished, reading, save_modules, writing
+from .muon import Muon, inner
 
 
 Loss = Callable[[torch.Generator], dict[str, Tensor]]
@@ -40,7 +41,8 @@ class Recipe:
 
     steps: int
     batch: int
-    learning_rate: float
+    learning_rate: float  # AdamW's
+    muon: float = 0.0  # Muon's, for the weights inside the networks; 0: they are AdamW's like the others
     warmup: int = 50
     ema: float = 0.995
     weight_decay: float = 0.01
@@ -49,8 +51,9 @@ class Recipe:
     show_every: int = 0  # steps between two calls of `validate`; 0: never
 
     def decides(self) -> dict[str, Any]:
-        """What the weights depend on, for a part's key: all but how often is saved and shown."""
-        return {k: v for k, v in asdict(self).items() if k not in ("save_every", "show_every")}
+        """What the weights depend on, for a part's key: all but how often is saved and shown, and what is not used."""
+        unused = () if self.muon else ("muon",)
+        return {k: v for k, v in asdict(self).items() if k not in ("save_every", "show_every", *unused)}
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,12 @@ def step_generator(seed: int, name: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(step_seed(seed, name, step))
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
+def schedule(recipe: Recipe, step: int) -> float:
+    """Share of the learning rates at `step`: a linear warm-up, then a cosine down to 2 %."""
     if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
+        return (step + 1) / recipe.warmup
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def fit(
@@ -155,17 +158,27 @@ class Part:
         self.run, self.name, self.modules, self.recipe, self.key = run, name, modules, recipe, key
         self.checkpoint = run.folder / f"{name}.checkpoint.pt"
         self.parameters: list[nn.Parameter] = []
+        inside: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for module in modules.values():
             module.train()
             for label, parameter in module.named_parameters():
                 parameter.requires_grad_(trained(label))
                 if trained(label):
                     self.parameters.append(parameter)
+                    (inside if recipe.muon and inner(label, parameter) else others).append(parameter)
         # Fused, a step over 12 million parameters in 800 tensors takes two CPU cores 13 ms, not 74 to 87. It takes for
         # granted that a gradient lies in memory as its parameter does; autograd sees to that.
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                others, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+            )
+        ]
+        if inside:
+            self.optimizers.append(Muon(inside, recipe.muon, decay=recipe.weight_decay))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
         self.ema = EMAModel(self.parameters, decay=recipe.ema, use_ema_warmup=True, power=0.75)
         self.step, self.saved, self.losses = 0, 0, dict[str, float]()
         self.began = time.monotonic()
@@ -177,15 +190,17 @@ class Part:
 
     def learn(self, values: dict[str, Tensor]) -> None:
         """One step down `values["loss"]`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(self.recipe, self.step)
         values["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         numbers = {label: float(value.detach()) for label, value in values.items()}
         self._refuse_what_is_not_finite("loss", numbers["loss"])
         self._refuse_what_is_not_finite("gradient", float(norm))
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self._follow()
         self.step += 1
         for label, value in numbers.items():
@@ -233,7 +248,7 @@ class Part:
         state = {
             "key": self.key,
             "modules": {label: module.state_dict() for label, module in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "ema": self.ema.shadow_params,
             "step": self.step,
             "losses": self.losses,
@@ -257,11 +272,13 @@ class Part:
                 return
             for label, module in self.modules.items():
                 module.load_state_dict(state["modules"][label])
-            self.optimizer.load_state_dict(state["optimizer"])
-            # In memory as the parameters lie, which the fused step takes for granted.
-            for parameter, held in self.optimizer.state.items():
-                for label in ("exp_avg", "exp_avg_sq"):
-                    held[label] = torch.empty_like(parameter, requires_grad=False).copy_(held[label])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+                # In memory as the parameters lie, which the fused step takes for granted.
+                for parameter, held in optimizer.state.items():
+                    for label, value in held.items():
+                        if value.shape == parameter.shape:
+                            held[label] = torch.empty_like(parameter, requires_grad=False).copy_(value)
             for shadow, saved in zip(self.ema.shadow_params, state["ema"], strict=True):
                 shadow.copy_(saved)
             self.step = self.saved = self.ema.optimization_step = state["step"]

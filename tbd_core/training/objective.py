@@ -64,10 +64,10 @@ def draw_drop(generator: torch.Generator) -> tuple[bool, bool, bool]:
     return which == 0, which == 1, which == 2
 
 
-def telling_cells(portraits: Tensor, targets: Tensor) -> Tensor:
+def telling_cells(portraits: Tensor, targets: Tensor, strength: float = 2.0) -> Tensor:
     """[h, w] weights with mean 1: cells where expressions change the picture count more (ours).
 
-    `portraits` and `targets` [n, C, h, w] are latents of the same people."""
+    `portraits` and `targets` [n, C, h, w] are latents, or pictures, of the same people."""
     change = (targets.float() - portraits.float()).abs().mean((0, 1))
-    weight = (1 + 2 * change / change.mean()).clamp(max=5)
+    weight = (1 + strength * change / change.mean()).clamp(max=5)
     return weight / weight.mean()

@@ -65,10 +65,10 @@ def tiny_recipes(seed: int = 0) -> Recipes:
         corpus=CorpusSize(recordings=400, people=3200, expressions=4, clips=960, pixels=128),
         audio=Recipe(steps=600, batch=8, learning_rate=2e-3, seed=seed),
         text=Recipe(steps=1600, batch=48, learning_rate=1.5e-3, seed=seed),
-        vae=Recipe(steps=13_000, batch=4, learning_rate=2e-3, save_every=500, show_every=2000, seed=seed),
+        vae=Recipe(steps=15_000, batch=6, learning_rate=2e-3, muon=0.01, save_every=500, show_every=3000, seed=seed),
         readers=Recipe(steps=2000, batch=32, learning_rate=2e-3, seed=seed),
-        stage1=Recipe(steps=5500, batch=16, learning_rate=8e-4, show_every=1000, seed=seed),
-        stage2=Recipe(steps=1500, batch=2, learning_rate=8e-4, show_every=500, seed=seed),
+        stage1=Recipe(steps=4000, batch=16, learning_rate=8e-4, muon=0.01, show_every=1000, seed=seed),
+        stage2=Recipe(steps=1300, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
     )
 
 
@@ -119,7 +119,7 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     fit(run, "text", {"encoder": networks.text_encoder, "teacher": teacher}, loss, recipes.text, keys["text"])
     start_with_colours(networks.vae, config.vae["norm_num_groups"])
     known, unseen = (slice(part.start, part.stop) for part in reader.split_people(size.people))
-    loss = vae.vae_loss(run, networks.vae, faces["faces"][known].flatten(0, 1), recipes.vae.batch)
+    loss = vae.vae_loss(run, networks.vae, faces["portraits"][known], faces["faces"][known], recipes.vae.batch)
     shown = show.show_round_trips(run, networks.vae, faces["faces"][unseen].flatten(0, 1)[::4][:8])
     fit(run, "vae", {"vae": networks.vae}, loss, recipes.vae, keys["vae"], validate=shown)
     decibels = [vae.psnr(run, networks.vae, faces[kind][unseen].flatten(0, -4)) for kind in ("faces", "portraits")]

@@ -18,7 +18,7 @@ from torch import nn
 from tbd_core.errors import InputError
 from tbd_core.training import loop
 from tbd_core.training.kept import read_about
-from tbd_core.training.loop import Recipe, Run, fit, learning_rate
+from tbd_core.training.loop import Recipe, Run, fit, schedule
 
 
 RECIPE = Recipe(steps=12, batch=1, learning_rate=0.05, warmup=2, save_every=4, ema=0.5)
@@ -129,7 +129,7 @@ def test_every_log_line_is_json_with_step_and_loss(tmp_path):
 
 def test_learning_rate_warms_up_and_comes_down():
     recipe = Recipe(steps=100, batch=1, learning_rate=1.0, warmup=10)
-    rates = [learning_rate(recipe, step) for step in range(100)]
+    rates = [schedule(recipe, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[-1] < 0.03
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
@@ -145,7 +145,7 @@ def test_the_step_is_adamw_and_the_average_diffusers_own(tmp_path):
     average = EMAModel(plain.parameters(), decay=0.9, use_ema_warmup=True, power=0.75)
     loss, _ = picture_loss(plain.train())
     for step in range(5):
-        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * schedule(recipe, step)
         torch.manual_seed(loop.step_seed(0, "net", step, "modules"))
         optimizer.zero_grad()
         loss(loop.step_generator(0, "net", step))["loss"].backward()
@@ -159,19 +159,21 @@ def test_the_step_is_adamw_and_the_average_diffusers_own(tmp_path):
 # Interrupted.
 
 
-def test_a_run_interrupted_at_any_step_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
+@pytest.mark.parametrize("muon", [0.0, 0.01])
+def test_a_run_interrupted_at_any_step_ends_bit_for_bit_as_an_unbroken_one(tmp_path, muon):
+    recipe = replace(RECIPE, steps=6, muon=muon)
     whole = picture_net()
     loss, unbroken = picture_loss(whole)
-    fit(a_run(tmp_path / "whole"), "net", {"net": whole}, loss, replace(RECIPE, steps=6), "key")
+    fit(a_run(tmp_path / "whole"), "net", {"net": whole}, loss, recipe, "key")
     for at in (1, 3, 6):
         folder = tmp_path / str(at)
         net = picture_net()
         loss, before = picture_loss(net, at, press)
         with pytest.raises(KeyboardInterrupt):
-            fit(a_run(folder), "net", {"net": net}, loss, replace(RECIPE, steps=6), "key")
+            fit(a_run(folder), "net", {"net": net}, loss, recipe, "key")
         net = picture_net(seed=5)  # a new process begins with other weights
         loss, after = picture_loss(net)
-        fit(a_run(folder), "net", {"net": net}, loss, replace(RECIPE, steps=6), "key")
+        fit(a_run(folder), "net", {"net": net}, loss, recipe, "key")
         assert len(before) == at and len(after) == 6 - at  # the step is finished and saved: nothing is lost
         for step, weights in zip(unbroken, before + after, strict=True):
             assert all(map(torch.equal, step, weights))
