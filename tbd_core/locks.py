@@ -12,19 +12,23 @@ from pathlib import Path
 from .errors import InputError
 
 
+TRIES = 100  # to lock a file that another run is just removing
+
+
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
     """Hold the lock `path`, which keeps this process's number. InputError when another run holds it; `what` is busy."""
     try:
-        handle = lock(path)
+        handle = _lock_soon(path)
     except BlockingIOError:
         owner = ""
         with suppress(OSError):
             owner = path.read_text()
         raise InputError(f"{what} is in use by another run (process {owner or 'unknown'}); wait for it") from None
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+        with suppress(OSError):  # a full disk: the lock holds without the number
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
         yield
     finally:
         if sys.platform == "win32":  # which removes no open file
@@ -33,6 +37,14 @@ def alone(path: Path, what: str) -> Iterator[None]:
             path.unlink()
         if sys.platform != "win32":
             os.close(handle)
+
+
+def _lock_soon(path: Path) -> int:
+    """`lock`, again when another run was just removing its own."""
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            return lock(path)
+    return lock(path)
 
 
 def lock(path: Path) -> int:

@@ -6,6 +6,8 @@ Written shard by shard under its final name only when whole, so that a broken ru
 
 from __future__ import annotations
 
+import io
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import atomic
+from ..errors import InputError
+from ..files import atomic, write_error
 from ..synthetic.clip import mouth_from_sound, talking_clip
 from ..synthetic.face import Face, random_gaze, random_identity, random_pose
 from ..synthetic.portrait import render
@@ -44,17 +47,32 @@ def to_bytes(pictures: Tensor) -> Tensor:
     return (pictures * 255).round().to(torch.uint8)
 
 
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} ({path.stat().st_size} bytes) cannot be used; delete it, and it is drawn anew"
+        ) from error
+
+
 def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, Tensor]:
     """Make what is missing of `count` items in shards of `size`, and join all."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{kind}-*.part-*"):  # of a killed run
+        left.unlink(missing_ok=True)
     starts = range(0, count, size)
     for start in tqdm(starts, desc=f"draw {kind}"):
         path = folder / f"{kind}-{start:06d}.pt"
         if not path.exists():
-            made = make(start, min(size, count - start))
-            with atomic(path) as partial:
-                torch.save(made, partial)
-    parts = [torch.load(folder / f"{kind}-{start:06d}.pt", weights_only=True) for start in starts]
+            held = io.BytesIO()  # torch's own file writer does not say why the disk took nothing
+            torch.save(make(start, min(size, count - start)), held)
+            try:
+                with atomic(path) as partial:
+                    partial.write_bytes(held.getbuffer())
+            except OSError as error:
+                raise write_error(path, error) from error
+    parts = [_load(folder / f"{kind}-{start:06d}.pt") for start in starts]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -14,10 +14,14 @@ from ..errors import InputError
 
 def add_arguments(made: argparse.ArgumentParser, whole: Callable[[str], int]) -> None:
     made.add_argument("model", type=Path, nargs="?", default=TINY_BUNDLE, help="a bundle (default: the one that ships)")
-    made.add_argument("--speech", type=Path, nargs="+", default=[], help="recordings of real voices, for lip_r_real")
+    made.add_argument(
+        "--speech", type=Path, nargs="+", action="extend", default=[], help="recordings of real voices, for lip_r_real"
+    )
     made.add_argument("--cases", type=whole, help="people that are drawn (default 4; time grows with it)")
     made.add_argument("--proof", type=Path, metavar="FOLDER", help="also write proof.md, proof.json, pictures there")
-    made.add_argument("--portraits", type=Path, nargs="+", default=[], help="real ones that the proof shows")
+    made.add_argument(
+        "--portraits", type=Path, nargs="+", action="extend", default=[], help="real ones that the proof shows"
+    )
     made.add_argument("--seed", type=whole, default=0)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     made.add_argument("--dtype", default="auto", help="auto, fp32, fp16 or bf16")

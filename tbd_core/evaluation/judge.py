@@ -177,13 +177,14 @@ def lip_scores(unseen: Sequence[Spoken], real: Sequence[Spoken]) -> Scores:
     """Opening drawn against the opening of the sound: r at lag 0 (mean over recordings) and the lag of the best r."""
     made = Scores()
     for ending, spoken in (("unseen", unseen), ("real", real)):
-        curves = {s.name: scores.lag_curve(s.asked, s.read) for s in spoken if s.read is not None}
-        at_once = {name: r for name, curve in curves.items() if (r := curve[0]) is not None}
-        made.add(f"lip_r_{ending}", scores.mean(list(at_once.values())), len(at_once))
-        lag = scores.best_lag(list(curves.values()))
+        # Two files may have one name, in two folders.
+        curves = [(s.name, scores.lag_curve(s.asked, s.read)) for s in spoken if s.read is not None]
+        at_once = [(name, r) for name, curve in curves if (r := curve[0]) is not None]
+        made.add(f"lip_r_{ending}", scores.mean([r for _, r in at_once]), len(at_once))
+        lag = scores.best_lag([curve for _, curve in curves])
         if ending == "unseen":
             made.add("lip_lag_frames", lag, len(at_once))
-        made.detail[f"lips_{ending}"] = {name: round(r, 3) for name, r in at_once.items()}
+        made.detail[f"lips_{ending}"] = [{"recording": name, "r": round(r, 3)} for name, r in at_once]
         made.detail[f"lip_lag_{ending}"] = lag
     return made
 

@@ -24,6 +24,11 @@ class Goal:
         value = abs(value) if self.magnitude else value
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
+    def shown(self, value: float) -> str:
+        """`value` with as many digits as it takes for the shown number to miss the goal where the value does."""
+        texts = [format(value, f".{digits}f") for digits in range(int(self.form[1]), 5)]
+        return next((text for text in texts if self.met(float(text)) == self.met(value)), texts[-1])
+
     @property
     def text(self) -> str:
         if self.magnitude:
@@ -72,14 +77,19 @@ def number(value: float | None, form: str = ".2f") -> str:
     return "–" if value is None else format(value, form)
 
 
+def percent(share: float | None) -> str:
+    return "(not measured)" if share is None else f"{100 * share:.0f} %"
+
+
 def goal_rows(details: dict[str, Any]) -> list[str]:
     rows = []
     for goal in GOALS:
         value = details[goal.score]
         state = "not measured" if value is None else "met" if goal.met(value) else "**missed**"
+        shown = "–" if value is None else goal.shown(value)
         ceiling = number(details["on_true_renders"].get(goal.score), goal.form)
         rows.append(
-            f"| {goal.title} (`{goal.score}`) | {goal.text} | {number(value, goal.form)} | {state} | "
+            f"| {goal.title} (`{goal.score}`) | {goal.text} | {shown} | {state} | "
             f"{details['cases'][goal.score]} | {ceiling} |"
         )
     return rows
@@ -90,7 +100,7 @@ def summary(details: dict[str, Any]) -> str:
     missed = [goal for goal in measured if not goal.met(details[goal.score])]
     text = f"{len(measured) - len(missed)} of the {len(measured)} goals that were measured are met."
     if missed:
-        far = "; ".join(f"`{g.score}` is {number(details[g.score], g.form)}, the goal {g.text}" for g in missed)
+        far = "; ".join(f"`{g.score}` is {g.shown(details[g.score])}, the goal {g.text}" for g in missed)
         text += f" Missed: {far}."
     return text
 
@@ -145,8 +155,8 @@ def reader_text(details: dict[str, Any]) -> str:
         f"The readers are two small networks trained on true renders alone, never on drawings of the model. On "
         f"{errors['pictures']} true renders of {errors['people']} people held out they err by "
         f"{errors['au_rms_mean']:.2f} levels (RMS over all action units; a level is 1 of 5), read the mouth's opening "
-        f"to {errors['mouth_rms'][0]:.2f} (of 1), the emotion right in {100 * (errors['emotion_accuracy'] or 0):.0f} % "
-        f"and the side in {100 * (errors['side_accuracy'] or 0):.0f} %. Of {len(r2)} identity numbers "
+        f"to {errors['mouth_rms'][0]:.2f} (of 1), the emotion right in {percent(errors['emotion_accuracy'])} "
+        f"and the side in {percent(errors['side_accuracy'])}. Of {len(r2)} identity numbers "
         f"{len(judged)} are read well enough (R² ≥ 0.5) to be judged. The last column of the table is what the same "
         f"readers find in the true renders after a trip through the autoencoder: a perfect model would score that."
     )

@@ -19,6 +19,7 @@ from ..evaluation.proof import draw_emotions
 from ..evaluation.proof_text import goal_rows
 from ..facs.emotions import INTENSITIES
 from ..files import atomic
+from .kept import writing
 from .objective import BLEND, COARSE, DROP_ALL, DROP_ONE, FINE, LABEL
 
 
@@ -49,9 +50,10 @@ def write_report(bundle: Path, command: str, sizes: CaseSizes | None = None) -> 
 
         made = evaluate(setup, on_clip)
     picture = bundle.with_name("emotions.jpg")
-    with atomic(picture) as partial:
+    with writing(picture), atomic(picture) as partial:
         draw_emotions(made).save(partial, quality=85, optimize=True)
-    with atomic(bundle.with_name("TINY.md")) as partial:
+    words = bundle.with_name("TINY.md")
+    with writing(words), atomic(words) as partial:
         partial.write_text(report(store.read_about(bundle), made, bundle, command), encoding="utf-8")
     return made.result
 

@@ -25,8 +25,10 @@ from ..data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, draw_recor
 from ..data.plans import Plan, random_plans
 from ..data.recordings import roughen
 from ..devices import pick_device
+from ..errors import InputError
 from ..evaluation.cases import CaseSizes
-from ..files import write_error
+from ..evaluation.readers import READER_FILE
+from ..files import check_new_file, write_error
 from ..locks import alone
 from ..models.attention import plain_attention
 from ..models.build import Networks, build
@@ -87,7 +89,9 @@ def train(folder: Path, output: Path, recipes: Recipes, device: str = "cpu", con
     """Train everything into `output` and the readers beside it; returns the header's `training` entry. InputError when
     another run is in `folder`."""
     check_folder(folder)
-    check_folder(output.parent)
+    check_new_file(output, ".safetensors")
+    if output.name == READER_FILE.name:
+        raise InputError(f"output {output} is the readers' name; give another output")
     with alone(folder / "lock", f"the training folder {folder}"):
         return train_alone(folder, output, recipes, device, config)
 
@@ -124,7 +128,7 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     fit(run, "vae", {"vae": networks.vae}, loss, recipes.vae, keys["vae"], validate=shown)
     decibels = [vae.psnr(run, networks.vae, faces[kind][unseen].flatten(0, -4)) for kind in ("faces", "portraits")]
     judge = reader.train_reader(
-        run, faces, face_plans, recipes.readers, keys["readers"], output.with_name("reader.safetensors")
+        run, faces, face_plans, recipes.readers, keys["readers"], output.with_name(READER_FILE.name)
     )
     for module in (networks.audio_encoder, networks.text_encoder, networks.vae):
         module.requires_grad_(False)
