@@ -5,6 +5,7 @@ Each encoder is run once per job; nothing here knows about clips or steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,13 +47,16 @@ def audio_features(encoder, waveform: Tensor, num_frames: int) -> Tensor:
 
 
 @torch.no_grad()
-def speech_features(encoder, waveform: Tensor, num_frames: int) -> Tensor:
-    """Normalised sound [T] → [F, L, C] on the CPU, listened to in overlapping chunks so that memory stays bounded."""
+def speech_features(encoder, waveform: Tensor, num_frames: int, on_chunk: Callable[[], None] | None = None) -> Tensor:
+    """Normalised sound [T] → [F, L, C] on the CPU, listened to in overlapping chunks so that memory stays bounded.
+    `on_chunk` is called before each and may raise to interrupt."""
     parameter = next(encoder.parameters())
     waveform = pad(waveform, (0, max(0, num_frames * SAMPLES_PER_FRAME - len(waveform))))
     waveform = waveform + NOISE_FLOOR * torch.randn(len(waveform), generator=torch.Generator().manual_seed(0))
     parts = []
     for start in range(0, num_frames, AUDIO_CHUNK):
+        if on_chunk:
+            on_chunk()
         stop = min(start + AUDIO_CHUNK, num_frames)
         first, last = max(0, start - AUDIO_MARGIN), min(num_frames, stop + AUDIO_MARGIN)
         sound = waveform[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME].unsqueeze(0)

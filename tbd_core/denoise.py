@@ -21,6 +21,10 @@ from .units import CLIP_FRAMES, MOTION_FRAMES
 
 if TYPE_CHECKING:
     from .models.build import Networks
+    from .models.unet import UNet
+
+
+NEARLY_NO_SIGNAL = 4.8973451890853435e-08  # the alpha product that stands for a zero terminal SNR, so that sigma ends
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,22 @@ def make_scheduler(config: SchedulerConfig) -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(**asdict(config))
+
+
+def timesteps(config: SchedulerConfig, steps: int) -> list[int]:
+    """The S timesteps of one run, falling from the last of training. `steps` is at most `num_train_timesteps`."""
+    scheduler = make_scheduler(config)
+    scheduler.set_timesteps(steps)
+    return scheduler.timesteps[:steps].tolist()  # trailing spacing rounds to one too many for some counts
+
+
+def sigmas(config: SchedulerConfig) -> Tensor:
+    """Noise per signal, sqrt((1 - a) / a) of every training timestep's alpha product a: [T] fp32, rising.
+
+    What samplers over sigmas (k-diffusion's, ComfyUI's) ask of a model. Where the terminal SNR is zero the last one is
+    4518.8 instead of infinite, as in ComfyUI."""
+    kept = make_scheduler(config).alphas_cumprod.double().clamp(min=NEARLY_NO_SIGNAL)
+    return ((1 - kept) / kept).sqrt().float()
 
 
 @dataclass(frozen=True)
@@ -63,9 +83,9 @@ def clip_noise(seed: int, clip: int, latents: Tensor) -> Tensor:
     return torch.randn((CLIP_FRAMES, *latents.shape[1:]), generator=generator)
 
 
-def see(networks: Networks, latents: Tensor, empty: Tensor) -> dict[str, Tensor]:
-    """ReferenceNet's features of latents [B, C, h, w]."""
-    unet = networks.reference_unet
+def see(unet: UNet, latents: Tensor, empty: Tensor) -> dict[str, Tensor]:
+    """Features of latents [B, C, h, w] that `unet`, a ReferenceNet, hands over: {layer: [B, h·w, C]}. `empty` [1, N, D]
+    is its own context and lies where it computes."""
     dtype = next(unet.parameters()).dtype
     latents = latents.to(empty.device, dtype).contiguous(memory_format=torch.channels_last)
     return unet.features(latents, empty.expand(len(latents), -1, -1))
@@ -85,9 +105,9 @@ def draw_clip(
     device, dtype = parameter.device, parameter.dtype
     scheduler = make_scheduler(job.config.scheduler)
     scheduler.set_timesteps(job.schedule.steps)
-    timesteps = scheduler.timesteps[: job.schedule.steps]  # trailing spacing rounds to one too many for some counts
     latents = clip_noise(job.seed, clip, job.portrait) * scheduler.init_noise_sigma
-    motion = {name: value.unsqueeze(0) for name, value in see(job.networks, before, job.empty).items()}
+    seen = see(job.networks.reference_unet, before, job.empty)
+    motion = {name: value.unsqueeze(0) for name, value in seen.items()}
     audio = job.networks.audioproj(windows.unsqueeze(0).to(device, dtype))
     cache = KVCache()
     often = Counter(job.schedule.weights)
@@ -107,12 +127,12 @@ def draw_clip(
         return unet(noisy, timestep, ctx).float().cpu()
 
     try:
-        for i, timestep in enumerate(timesteps):
+        for i, timestep in enumerate(timesteps(job.config.scheduler, job.schedule.steps)):
             row = job.schedule.weights[i]
             text = torch.stack([w * states for w, states in zip(row, job.stages, strict=True)]).sum(0)
             text_id = row if often[row] > 1 else None
             noisy = latents.to(device, dtype).contiguous(memory_format=torch.channels_last)
-            at = timestep.to(device).reshape(1)
+            at = torch.tensor([timestep], device=device)
 
             # Predict, guide.
             scale, pull = job.guidance.scale, job.guidance

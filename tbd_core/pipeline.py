@@ -238,7 +238,7 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
             negative=conditioning.text_states(networks, job_plan.negative),
             empty=empty,
             portrait=portrait,
-            reference=denoise.see(networks, portrait, empty),
+            reference=denoise.see(networks.reference_unet, portrait, empty),
             seed=options.seed,
         )
     return job, heard

@@ -6,6 +6,7 @@ import re
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def check_portrait(path: str | Path) -> tuple[int, int]:
 
     Returns the upright picture's (W, H) in pixels. Raises InputError.
     """
-    image, _ = _read(path)
+    image, _ = read_portrait(path)
     return image.size
 
 
@@ -68,16 +69,57 @@ def load_portrait(path: str | Path, size: tuple[int, int] | None, trained_square
     with the first frame of animated ones. `warnings` says what was cut, enlarged or laid on grey.
     Raises InputError.
     """
+    image, notes = read_portrait(path)
+    portrait = fit_portrait(image, size, trained_square, Path(path).name)
+    return replace(portrait, warnings=(*notes, *portrait.warnings))
+
+
+def fit_portrait(
+    image: Image.Image,
+    size: tuple[int, int] | None,
+    trained_square: int,
+    source: str,
+    face: tuple[float, float, float, float] | None = None,
+) -> Portrait:
+    """As `load_portrait`, of an upright picture that is there already, in any mode.
+
+    source  its name, for warnings and errors
+    face    left, top, right, bottom in pixels of `image`: the crop, as large as ever, lies with its centre as close to
+            the face's as the borders allow. None: a little above the middle.
+    Raises InputError.
+    """
     import numpy as np
     import torch
     from PIL import Image, ImageOps
 
     target = check_size(size or (trained_square, trained_square))
-    image, notes = _read(path)
-    notes += _size_notes(Path(path).name, image.size, target)
-    fitted = ImageOps.fit(image, target, method=Image.Resampling.LANCZOS, centering=CENTERING)
+    _check_dimensions(source, image.width, image.height)
+    notes: list[str] = []
+    image = _to_rgb(source, image, notes)
+    notes += _size_notes(source, image.size, target)
+    centering = CENTERING if face is None else _centering(source, image.size, target, face)
+    fitted = ImageOps.fit(image, target, method=Image.Resampling.LANCZOS, centering=centering)
     pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1.0)
-    return Portrait(pixels.permute(2, 0, 1)[None].contiguous(), source=Path(path).name, warnings=tuple(notes))
+    return Portrait(pixels.permute(2, 0, 1)[None].contiguous(), source=source, warnings=tuple(notes))
+
+
+def _centering(
+    source: str, have: tuple[int, int], target: tuple[int, int], face: tuple[float, float, float, float]
+) -> tuple[float, float]:
+    """`ImageOps.fit`'s shares of what is cut off that lie left of and above a crop with the face in its centre."""
+    left, top, right, bottom = face
+    shown = f"the face of {source}, {left:g},{top:g} to {right:g},{bottom:g}"
+    if not (left < right and top < bottom):
+        raise InputError(f"{shown}, has no area; give its left, top, right and bottom in pixels")
+    if not (left < have[0] and right > 0 and top < have[1] and bottom > 0):
+        raise InputError(f"{shown}, lies outside the picture of {have[0]} x {have[1]} px; mark it inside")
+    scale = max(target[0] / have[0], target[1] / have[1])
+    shares = []
+    for begin, end, whole, drawn in ((left, right, have[0], target[0]), (top, bottom, have[1], target[1])):
+        spare = whole - drawn / scale
+        share = ((begin + end) / 2 - drawn / scale / 2) / spare if spare > 0.5 else 0.5  # half a pixel: nothing is cut
+        shares.append(min(1.0, max(0.0, share)))
+    return shares[0], shares[1]
 
 
 def _size_notes(name: str, have: tuple[int, int], target: tuple[int, int]) -> list[str]:
@@ -95,8 +137,8 @@ def _size_notes(name: str, have: tuple[int, int], target: tuple[int, int]) -> li
     return notes
 
 
-def _read(path: str | Path) -> tuple[Image.Image, list[str]]:
-    """The upright RGB picture and what was done to it. Raises InputError."""
+def read_portrait(path: str | Path) -> tuple[Image.Image, list[str]]:
+    """The whole file as an upright RGB picture, and what was done to it. Raises InputError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = require_file(path, WANTED)
@@ -148,7 +190,7 @@ def _to_rgb(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         image = _to_8_bit(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     image = image.convert("RGBA")
     if image.getchannel("A").getextrema() != (255, 255):
         notes.append(f"{name} is partly transparent; laid on mid-grey")

@@ -8,9 +8,10 @@ temporary WAV.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,10 +60,30 @@ def load_speech(path: str | Path) -> Speech:
     Silence works, and so does a clipped recording. Raises InputError when the file is missing, a folder,
     empty, truncated, not sound, shorter than 0.2 s, or has samples that are not numbers.
     """
+    return _speech(Path(path).name, check_speech(path))
+
+
+def speech_from_samples(samples: ndarray, rate: int, source: str) -> Speech:
+    """As `load_speech`, of samples that are there already: [C, T] or [T] floats in [-1, 1] at `rate` Hz.
+
+    `source` names them in warnings and errors. Raises InputError when they are too few or not numbers.
+    """
+    import numpy as np
+
+    if rate < 1:
+        raise InputError(f"{source} has a sample rate of {rate} Hz; give sound with its rate, such as {SAMPLE_RATE}")
+    channels = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    if not len(channels):
+        raise InputError(f"{source} has 0 channels; give sound with at least 1")
+    blocks = (channels[:, start : start + BLOCK].T for start in range(0, channels.shape[1], BLOCK))
+    recording = _mix_down(source, int(rate), blocks)
+    _check_seconds(source, recording)
+    return _speech(source, recording)
+
+
+def _speech(name: str, recording: Recording) -> Speech:
     import torch
 
-    name = Path(path).name
-    recording = check_speech(path)
     notes = []
     if recording.peak > 1.0:
         notes.append(f"{name} peaks at {recording.peak:.2f}, beyond full scale 1; clipped")
@@ -83,10 +104,14 @@ def check_speech(path: str | Path) -> Recording:
     _check_declared_length(path)
     with _open(path) as file:
         recording = _read(path.name, file)
+    _check_seconds(path.name, recording)
+    return recording
+
+
+def _check_seconds(name: str, recording: Recording) -> None:
     if recording.seconds < MIN_SECONDS:
         rounded_down = recording.num_samples * 100 // recording.sample_rate / 100  # never shows 0.199 s as 0.20
-        raise InputError(f"{path.name} has {rounded_down:.2f} s of audio; at least {MIN_SECONDS} s are needed")
-    return recording
+        raise InputError(f"{name} has {rounded_down:.2f} s of audio; at least {MIN_SECONDS} s are needed")
 
 
 def normalise(waveform: Tensor) -> Tensor:
@@ -144,42 +169,72 @@ def _decode(path: Path, wav: Path) -> Path:
 
 
 def _read(name: str, file: SoundFile) -> Recording:
-    """All blocks of an open file: mixed down, looked through, resampled. Raises InputError."""
-    import numpy as np
+    """All blocks of an open file, mixed down. Raises InputError."""
     import soundfile
 
-    resample, parts = _resampler(file.samplerate), []
-    count, not_numbers, peak = 0, 0, 0.0
-    try:
+    def blocks() -> Iterator[ndarray]:
         # Not `file.blocks`, which hands out uninitialised memory where a cut file ends early.
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-            finite = np.isfinite(block).all(axis=1)
-            not_numbers += len(block) - int(finite.sum())
-            peak = max(peak, float(np.abs(block[finite]).max(initial=0.0)))
-            count += len(block)
-            mono = np.clip(block, -1.0, 1.0).mean(axis=1)
-            parts.append(resample(mono, last=False))
+            yield block
+
+    try:
+        recording = _mix_down(name, file.samplerate, blocks())
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} is damaged or truncated ({error.error_string}); give a whole recording") from error
+    if recording.num_samples < file.frames < 2**62:  # a stream of unknown length claims 2^63 - 1
+        raise _truncated(name, recording.seconds, file.frames / file.samplerate)
+    return recording
+
+
+def _mix_down(name: str, rate: int, blocks: Iterable[ndarray]) -> Recording:
+    """Blocks [t, C] float32 at `rate` Hz: mixed down, looked through, resampled. Raises InputError."""
+    import numpy as np
+
+    resample, parts = _resampler(rate), []
+    count, not_numbers, peak = 0, 0, 0.0
+    for block in blocks:
+        finite = np.isfinite(block).all(axis=1)
+        not_numbers += len(block) - int(finite.sum())
+        peak = max(peak, float(np.abs(block[finite]).max(initial=0.0)))
+        count += len(block)
+        mono = np.clip(block, -1.0, 1.0).mean(axis=1)
+        parts.append(resample(mono, last=False))
     if not_numbers:
         raise InputError(f"{name} has {not_numbers} samples that are NaN or infinite; export the recording again")
-    if count < file.frames < 2**62:  # a stream of unknown length claims 2^63 - 1
-        raise _truncated(name, count / file.samplerate, file.frames / file.samplerate)
     parts.append(resample(np.zeros(0, np.float32), last=True))
     waveform = np.concatenate(parts)
     # The resampler's length may be off by one or two samples.
-    length = round(count * SAMPLE_RATE / file.samplerate)
+    length = round(count * SAMPLE_RATE / rate)
     waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
-    return Recording(np.clip(waveform, -1.0, 1.0), count, file.samplerate, peak)
+    return Recording(np.clip(waveform, -1.0, 1.0), count, rate, peak)
 
 
 def _resampler(rate: int):
     """A function (block [t] float32, last) -> block at 16 kHz, to be called block after block."""
     if rate == SAMPLE_RATE:
         return lambda block, last: block
-    import soxr
-
+    try:
+        import soxr
+    except ImportError:  # inside ComfyUI, which brings scipy only
+        return _whole_resampler(rate)
     return soxr.ResampleStream(rate, SAMPLE_RATE, num_channels=1, dtype="float32", quality="HQ").resample_chunk
+
+
+def _whole_resampler(rate: int):
+    """As `_resampler`, by scipy, which wants the whole recording at once: all comes with the last block."""
+    import numpy as np
+    from scipy.signal import resample_poly
+
+    shared, blocks = gcd(rate, SAMPLE_RATE), []
+
+    def resample(block: ndarray, last: bool) -> ndarray:
+        blocks.append(block)
+        if not last:
+            return block[:0]
+        whole = np.concatenate(blocks)
+        return resample_poly(whole, SAMPLE_RATE // shared, rate // shared) if len(whole) else whole
+
+    return resample
 
 
 def _check_declared_length(path: Path) -> None:

@@ -107,29 +107,57 @@ def load(
 ) -> tuple[Networks, ModelConfig]:
     """Build the networks a bundle describes, fill and freeze them. InputError names missing or unknown keys."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from ..models.build import build
 
     config = read_config(path)
     with torch.device("meta"):
         networks = build(config)
-    try:
-        tensors = load_file(str(path))
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); {WAY_OUT}") from error
     for prefix, module in networks.items():
-        _fill(path, prefix, module, {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")})
-    # No file holds CLIP's positions: 0, 1, 2 ...
-    for module in networks.text_encoder.modules():
-        if hasattr(module, "position_ids"):
-            module.position_ids = torch.arange(TEXT_TOKENS).unsqueeze(0)
+        _fill(path, prefix, module, read(path, prefix))
     return networks.to(device, dtype or torch.float32).eval(), config
+
+
+def read(path: Path, prefix: str, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of one network, {key without `prefix.`: on the CPU, floats as `dtype`}; None: as they are stored.
+    InputError when the file is gone or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    state = {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no dict)
+                if key.startswith(f"{prefix}."):
+                    value = file.get_tensor(key)
+                    state[key[len(prefix) + 1 :]] = value.to(dtype) if dtype and value.is_floating_point() else value
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); {WAY_OUT}") from error
+    return state
+
+
+def fill(
+    path: Path,
+    prefix: str,
+    module: torch.nn.Module,
+    dtype: torch.dtype | None = None,
+    beside: tuple[str, ...] = (),
+) -> None:
+    """Fill and freeze one network, also one built on the meta device: nothing else of the bundle is read.
+
+    `module` then lies on the CPU, its floats as `dtype` (None: as they are stored). `beside`: children of it that are
+    networks of their own in the bundle, each under its own name. InputError names missing or unknown keys.
+    """
+    state = read(path, prefix, dtype)
+    for name in beside:
+        state |= {f"{name}.{key}": value for key, value in read(path, name, dtype).items()}
+    _fill(path, prefix, module, state)
+    module.eval().requires_grad_(False)
 
 
 def _fill(path: Path, prefix: str, module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Load `state` strictly. transformers 5 drops the `text_model.` of transformers 4: a file of either fits both."""
+    import torch
+
     own = module.state_dict()
     names = {key.removeprefix("text_model."): key for key in own}
     state = {names.get(key.removeprefix("text_model."), key): value for key, value in state.items()}
@@ -141,3 +169,6 @@ def _fill(path: Path, prefix: str, module: torch.nn.Module, state: dict[str, tor
             f"unknown and {len(wrong)} of another shape; {WAY_OUT}"
         )
     module.load_state_dict(state, assign=True)
+    for part in module.modules():
+        if hasattr(part, "position_ids"):  # CLIP's, 0, 1, 2 ... : no file holds them
+            part.position_ids = torch.arange(TEXT_TOKENS).unsqueeze(0)

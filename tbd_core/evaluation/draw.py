@@ -87,7 +87,7 @@ class Studio:
     def seat(self, portrait: Tensor) -> Sitter:
         """`portrait` [3, H, W] in [0, 1]."""
         latents = conditioning.portrait_latents(self.networks, portrait.unsqueeze(0) * 2 - 1)
-        return Sitter(latents, denoise.see(self.networks, latents, self.words("")))
+        return Sitter(latents, denoise.see(self.networks.reference_unet, latents, self.words("")))
 
     @torch.inference_mode()
     def job(self, sitter: Sitter, case: Case, seed: int, way: Way = AS_SHIPPED) -> denoise.Job:

@@ -30,7 +30,8 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pe", table.flatten(1).unsqueeze(0))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.pe[:, : hidden.shape[1]].to(hidden.dtype)
+        # The device too: whoever moves only what has parameters leaves this table behind.
+        return hidden + self.pe[:, : hidden.shape[1]].to(hidden)
 
 
 class TemporalAttention(Attention):

@@ -28,7 +28,7 @@ def job(small_bundle) -> Job:
             negative=conditioning.text_states(networks, "sad"),
             empty=empty,
             portrait=portrait,
-            reference=see(networks, portrait, empty),
+            reference=see(networks.reference_unet, portrait, empty),
             seed=3,
         )
 
@@ -99,7 +99,7 @@ def test_every_condition_changes_what_is_drawn(job, windows, part):
     elif part == "before":
         before = -before
     elif part == "reference":
-        job = replace(job, reference=see(job.networks, -job.portrait, job.empty))
+        job = replace(job, reference=see(job.networks.reference_unet, -job.portrait, job.empty))
     elif part == "stages":
         job = replace(job, stages=job.stages[::-1])
     elif part == "negative":
@@ -112,7 +112,7 @@ def test_every_condition_changes_what_is_drawn(job, windows, part):
 
 def test_the_portrait_sets_the_size(job, windows):
     small = torch.zeros(1, 4, 8, 6)
-    job = replace(job, portrait=small, reference=see(job.networks, small, job.empty))
+    job = replace(job, portrait=small, reference=see(job.networks.reference_unet, small, job.empty))
     assert draw_clip(job, windows, first_motion(small), 0, 1).shape == (CLIP_FRAMES, 4, 8, 6)
 
 
@@ -203,12 +203,38 @@ def test_silence_is_heard_over_a_noise_floor_that_is_always_the_same(job):
     assert not torch.allclose(silence, zeros)
 
 
+def test_whoever_waits_for_long_speech_may_interrupt_before_each_chunk(job):
+    encoder, called, heard = job.networks.audio_encoder, [], []
+    handle = encoder.encoder.register_forward_pre_hook(lambda _module, _args: heard.append(len(called)))
+    conditioning.speech_features(encoder, torch.zeros(640), 210, on_chunk=lambda: called.append(1))
+    handle.remove()
+    assert heard == [1, 2, 3]
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conditioning.speech_features(encoder, torch.zeros(640), 25, on_chunk=stop)
+
+
 def test_every_number_of_steps_has_as_many_timesteps(job):
-    """diffusers' trailing spacing gives one too many for 61, 103, ...; the loop takes the first S."""
-    scheduler = denoise.make_scheduler(job.config.scheduler)
+    """diffusers' trailing spacing gives one too many for 61, 103, ...; the first S are taken."""
     for steps in (1, 2, 20, 61, 103, 1000):
-        scheduler.set_timesteps(steps)
-        assert len(scheduler.timesteps[:steps]) == steps
+        times = denoise.timesteps(job.config.scheduler, steps)
+        assert len(times) == steps and times[0] == 999
+        assert all(after < before for before, after in zip(times, times[1:], strict=False))
+    assert denoise.timesteps(job.config.scheduler, 4) == [999, 749, 499, 249]
+
+
+def test_sigmas_are_noise_per_signal_and_end_where_comfyui_s_do(job):
+    found = denoise.sigmas(job.config.scheduler)
+    kept = denoise.make_scheduler(job.config.scheduler).alphas_cumprod.double()
+    assert found.dtype == torch.float32 and len(found) == 1000 and bool((found.diff() > 0).all())
+    # x = a x0 + b noise is a (x0 + sigma noise).
+    assert torch.allclose(found[:-1].double(), ((1 - kept) / kept).sqrt()[:-1], rtol=1e-6)
+    assert float(found[-1]) == pytest.approx(4518.8, abs=0.1)
+    plain = denoise.sigmas(replace(job.config.scheduler, rescale_betas_zero_snr=False, prediction_type="epsilon"))
+    assert float(plain[-1]) == pytest.approx(14.61, abs=0.01)  # SD 1.5's
 
 
 def test_sixty_one_steps_draw(job, windows):

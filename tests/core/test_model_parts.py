@@ -43,6 +43,13 @@ def test_positions_are_sines_at_even_and_cosines_at_odd_channels():
     assert torch.equal(table[0, 0], torch.tensor([0.0, 1.0] * 4))
 
 
+def test_positions_follow_the_frames_to_their_type_and_device():
+    table = PositionalEncoding(8)  # on the CPU, as a loader leaves it that moves what has parameters only
+    assert table(torch.zeros(2, 3, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    moved = table(torch.zeros(2, 3, 8, dtype=torch.float16, device="meta"))
+    assert (moved.device.type, moved.dtype, moved.shape) == ("meta", torch.float16, (2, 3, 8))
+
+
 def test_motion_frames_go_in_front_and_are_dropped_again(fill):
     # Without attention over time every frame must come out as it would alone: none shifted, none lost.
     module = fill(MotionModule(16, 2, 8))

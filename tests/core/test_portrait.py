@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tbd_core.errors import InputError
-from tbd_core.portrait import check_portrait, load_portrait, parse_size
+from tbd_core.portrait import check_portrait, fit_portrait, load_portrait, parse_size
 
 
 def ramp(width=96, height=96):
@@ -201,3 +201,56 @@ def test_sizes_are_one_number_or_two(text, size):
 def test_unusable_sizes_are_refused(text, message):
     with pytest.raises(InputError, match=message):
         parse_size(text)
+
+
+# Pictures that are there already.
+
+
+def test_a_picture_in_memory_is_fitted_as_its_file_is(tmp_path):
+    image = ramp(200, 300)
+    loaded, fitted = load_portrait(saved(tmp_path, image), None, 96), fit_portrait(image, None, 96, "portrait.png")
+    assert torch.equal(loaded.pixels, fitted.pixels)
+    assert (loaded.source, loaded.warnings) == (fitted.source, fitted.warnings)
+
+
+def test_a_transparent_picture_in_memory_lies_on_mid_grey(tmp_path):
+    portrait = fit_portrait(Image.new("RGBA", (96, 96), (255, 0, 0, 0)), None, 96, "image")
+    assert portrait.pixels.abs().max() < 0.01 and portrait.warnings == (
+        "image is partly transparent; laid on mid-grey",
+    )
+
+
+@pytest.mark.parametrize(
+    ("face", "left"), [((10, 0, 30, 96), 0), ((150, 20, 250, 60), 152), ((380, 0, 400, 9), 304), ((-50, 0, 9, 9), 0)]
+)
+def test_the_crop_lies_around_the_face_as_far_as_the_borders_allow(face, left):
+    image = Image.fromarray(np.tile(np.arange(400) // 2, (96, 1)).astype(np.uint8))
+    seen = fit_portrait(image, (96, 96), 128, "image", face).pixels[0, 0, 48]
+    assert ((seen + 1) * 127.5).round().tolist() == [(left + x) // 2 for x in range(96)]
+
+
+def test_a_face_moves_the_crop_in_both_directions_of_an_enlarged_picture():
+    image = Image.new("L", (80, 320))
+    image.paste(255, (30, 250, 50, 270))
+    seen = fit_portrait(image, (160, 160), 128, "image", (30, 250, 50, 270)).pixels[0, 0]
+    rows, columns = torch.nonzero(seen > 0).T
+    assert abs(rows.float().mean() - 79.5) < 1.5 and abs(columns.float().mean() - 79.5) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("face", "message"),
+    [
+        ((40, 10, 40, 60), r"the face of image, 40,10 to 40,60, has no area; give its left, top, right and bottom"),
+        ((float("nan"), 10, 40, 60), "nan,10 to 40,60, has no area"),
+        ((100, 10, 140, 60), "100,10 to 140,60, lies outside the picture of 96 x 80 px; mark it inside"),
+        ((0, -60, 50, -10), "0,-60 to 50,-10, lies outside the picture of 96 x 80 px"),
+    ],
+)
+def test_a_face_that_is_not_in_the_picture_is_refused(face, message):
+    with pytest.raises(InputError, match=message):
+        fit_portrait(ramp(96, 80), None, 96, "image", face)
+
+
+def test_a_small_picture_in_memory_is_refused_as_its_file_is():
+    with pytest.raises(InputError, match="image is 200 x 63 px; the shorter side must have at least 64"):
+        fit_portrait(ramp(200, 63), None, 96, "image")

@@ -1,6 +1,8 @@
 """Recordings of every kind that must work, and everything that must be refused, made on the spot."""
 
 import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from tbd_core.errors import InputError
 from tbd_core.files import ffmpeg_command
-from tbd_core.speech import check_speech, load_speech, normalise, window_frames
+from tbd_core.speech import check_speech, load_speech, normalise, speech_from_samples, window_frames
 from tbd_core.units import num_frames
 
 
@@ -198,3 +200,54 @@ def test_each_frame_sees_two_neighbours_each_way_and_the_ends_repeat():
         [3, 4, 5, 5, 5],
     ]
     assert window_frames(features[:1], window=3).shape == (1, 3, 3, 2)
+
+
+# Samples that are there already.
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_in_memory_are_heard_as_their_file_is(tmp_path, rate, channels):
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, (rate * 3, channels)).astype(np.float32)
+    loaded = load_speech(saved(tmp_path, wave, rate, subtype="FLOAT"))
+    heard = speech_from_samples(wave.T, rate, "speech.wav")
+    assert torch.equal(loaded.waveform, heard.waveform)
+    assert replace(loaded, waveform=None) == replace(heard, waveform=None)
+
+
+def test_samples_of_one_channel_need_no_axis_for_it():
+    one, other = speech_from_samples(tone(), 16_000, "audio"), speech_from_samples(tone()[None], 16_000, "audio")
+    assert torch.equal(one.waveform, other.waveform)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.zeros((2, 9_000)), 48_000, r"audio has 0\.18 s of audio; at least 0\.2 s are needed"),
+        (np.zeros((1, 0)), 48_000, r"audio has 0\.00 s of audio"),
+        (np.zeros((0, 48_000)), 48_000, r"audio has 0 channels; give sound with at least 1"),
+        (np.where(np.arange(48_000) < 7, np.nan, 0.1), 48_000, "audio has 7 samples that are NaN or infinite"),
+        (np.zeros(48_000), 0, "audio has a sample rate of 0 Hz; give sound with its rate, such as 16000"),
+    ],
+)
+def test_samples_that_are_no_speech_are_refused(samples, rate, message):
+    with pytest.raises(InputError, match=message):
+        speech_from_samples(samples, rate, "audio")
+
+
+def test_loud_and_silent_samples_are_said():
+    assert speech_from_samples(4 * tone(), 16_000, "audio").warnings == (
+        "audio peaks at 2.00, beyond full scale 1; clipped",
+    )
+    assert speech_from_samples(0 * tone(), 16_000, "audio").warnings == ("audio is silent; the mouth will stay shut",)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_without_soxr_scipy_resamples_the_same_tone(monkeypatch, rate):
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    speech = speech_from_samples(tone(6.0, rate), rate, "audio")
+    assert speech.waveform.dtype == torch.float32 and speech.waveform.shape == (96_000,)
+    error = speech.waveform.numpy() - tone(6.0)
+    assert np.abs(error[400:-400]).max() < 2e-3
+    with pytest.raises(InputError, match=r"audio has 0\.00 s of audio"):
+        speech_from_samples(np.zeros(0), rate, "audio")

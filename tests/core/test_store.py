@@ -191,6 +191,79 @@ def test_another_shape_is_counted(write):
     fails(write({KEY: torch.zeros(32, 4, 1, 1)}), "denoising_unet lacks 0 keys, has 0 unknown and 1 of another shape")
 
 
+# One network at a time.
+
+
+def test_a_filled_network_is_the_one_that_load_gives(small_bundle, small_config):
+    networks, _ = store.load(small_bundle)
+    with torch.device("meta"):
+        fresh = build(small_config)
+    for (prefix, whole), (_, module) in zip(networks.items(), fresh.items(), strict=True):
+        store.fill(small_bundle, prefix, module, torch.float32)
+        assert not module.training and not any(p.requires_grad for p in module.parameters()), prefix
+        expected, got = dict(whole.named_parameters()), dict(module.named_parameters())
+        expected |= dict(whole.named_buffers())
+        got |= dict(module.named_buffers())  # also those that no file holds
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(value, got[key]) and value.dtype == got[key].dtype for key, value in expected.items())
+
+
+def test_a_network_is_filled_with_the_stored_type_or_the_one_asked_for(small_bundle, small_config):
+    for dtype, expected in ((None, torch.float16), (torch.bfloat16, torch.bfloat16)):
+        with torch.device("meta"):
+            module = build(small_config).audioproj
+        store.fill(small_bundle, "audioproj", module, dtype)
+        assert {p.dtype for p in module.parameters()} == {expected}
+
+
+def test_only_the_network_asked_for_is_read(small_bundle, bundle, monkeypatch):
+    import safetensors
+
+    opened, keys = safetensors.safe_open, []
+
+    class Watched:
+        def __init__(self, *arguments, **options):
+            self.file = opened(*arguments, **options)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def keys(self):
+            return self.file.keys()
+
+        def get_tensor(self, key):
+            keys.append(key)
+            return self.file.get_tensor(key)
+
+    monkeypatch.setattr(safetensors, "safe_open", Watched)
+    state = store.read(small_bundle, "audioproj")
+    assert set(keys) == {key for key in bundle[0] if key.startswith("audioproj.")} == {f"audioproj.{k}" for k in state}
+
+
+def test_a_child_with_a_prefix_of_its_own_is_filled_beside(small_bundle, small_config):
+    with torch.device("meta"):
+        fresh = build(small_config)
+        module = fresh.denoising_unet
+        module.audioproj = fresh.audioproj
+    with pytest.raises(InputError, match=f"denoising_unet lacks {len(fresh.audioproj.state_dict())} keys, has 0"):
+        store.fill(small_bundle, "denoising_unet", module)
+    store.fill(small_bundle, "denoising_unet", module, torch.float32, beside=("audioproj",))
+    expected = store.load(small_bundle)[0].audioproj.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in module.audioproj.state_dict().items())
+
+
+def test_what_cannot_be_read_is_said(tmp_path, small_bundle):
+    with pytest.raises(InputError, match=r"gone\.safetensors is damaged"):
+        store.read(tmp_path / "gone.safetensors", "vae")
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(small_bundle.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"cut\.safetensors is damaged"):
+        store.read(path, "vae")
+
+
 # Writing.
 
 
