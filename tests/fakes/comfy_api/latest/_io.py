@@ -19,11 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 # How an option is called on its way to the front-end, where that differs.
-_SENT_AS = {
-    "raw_link": "rawLink",
-    "force_input": "forceInput",
-    "dynamic_prompts": "dynamicPrompts",
-}
+_SENT_AS = {"raw_link": "rawLink", "force_input": "forceInput", "dynamic_prompts": "dynamicPrompts"}
 _NOT_SENT = {"id", "extra_dict"}
 
 
@@ -127,7 +123,7 @@ class Int:
         max: int | None = None
         step: int | None = None
         control_after_generate: bool | None = None
-            force_input: bool | None = None
+        force_input: bool | None = None
 
 
 @_kind("FLOAT")
@@ -138,7 +134,7 @@ class Float:
         max: float | None = None
         step: float | None = None
         round: float | None = None
-            force_input: bool | None = None
+        force_input: bool | None = None
 
 
 @_kind("STRING")
