@@ -14,14 +14,19 @@ INTENSITY ?= moderate
 RECORDINGS ?=
 PORTRAITS ?=
 
+# A ComfyUI checkout, and a Python that has its requirements beside ours.
+COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+COMFY_PYTHON ?= $(PY)
+export COMFYUI_PATH
+
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help venv demo test lint tiny proof clean
+.PHONY: help venv demo test test-comfy lint tiny proof clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY)  ## make .venv and install everything into it (once)
 
@@ -40,6 +45,9 @@ demo: $(READY)  ## draw output/demo.mp4 and its contact sheet (PORTRAIT= SPEECH=
 
 test: $(READY)  ## run the fast tests (CPU, no network)
 	$(PY) -m pytest
+
+test-comfy: $(READY)  ## run the nodes in a real ComfyUI (COMFYUI_PATH= COMFY_PYTHON=)
+	$(COMFY_PYTHON) -m pytest -o pythonpath= -m comfy tests/comfy
 
 lint: $(READY)  ## check style and types
 	$(PY) -m ruff check .

@@ -1,6 +1,7 @@
 """The pack as ComfyUI, pytest and a plain Python process import it."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -30,20 +31,45 @@ assert folder not in sys.path
 """
 
 
-def python(*args: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=60)
+def python(*args: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": str(path)} if path else None
+    return subprocess.run([sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
 
 
 def assert_silent(result: subprocess.CompletedProcess) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_pack_loads_silently_from_a_folder_with_dashes_and_dots(root, tmp_path):
+@pytest.fixture
+def folder(root, tmp_path) -> Path:
+    """A copy of the pack as it may lie in `custom_nodes`."""
     folder = tmp_path / "comfyui-think-before-draw.v0.1"
     for part in ("nodes", "tbd_core"):
         shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("assets", "__pycache__"))
     shutil.copy(root / "__init__.py", folder)
-    assert_silent(python("-c", LOAD_AS_COMFYUI, str(folder), cwd=tmp_path))
+    return folder
+
+
+def test_pack_loads_silently_from_a_folder_with_dashes_and_dots(folder, root, tmp_path):
+    assert_silent(python("-c", LOAD_AS_COMFYUI, str(folder), cwd=tmp_path, path=root / "tests" / "fakes"))
+
+
+@pytest.mark.parametrize(
+    ("api", "version", "found"),
+    [(None, None, "an older one"), ("class ComfyExtension: ...\nclass io: ...", "0.7.0", "0.7.0")],
+    ids=["no node API", "node API of 0.7.0"],
+)
+def test_pack_tells_an_old_comfyui_what_it_needs(folder, tmp_path, api, version, found):
+    host = tmp_path / "host"
+    (host / "comfy_api" / "latest").mkdir(parents=True)
+    if api:
+        (host / "comfy_api" / "latest" / "__init__.py").write_text(api)
+    told = f"import sys, types; sys.modules['comfyui_version'] = types.SimpleNamespace(__version__={version!r})\n"
+    result = python("-c", (told if version else "") + LOAD_AS_COMFYUI, str(folder), cwd=tmp_path, path=host)
+    message = f"Think-Before-Draw found ComfyUI {found}; its nodes need 0.8.0 or newer: update ComfyUI"
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[0] == message
+    assert result.stderr.splitlines()[-1] == f"ImportError: {message}"
 
 
 def test_pack_fixture_loads_the_same_pack(pack, root):

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 
-class LatentPreviewer:
+class _Latent2RGB:
     def __init__(self, factors, bias):
         self.factors, self.bias = torch.tensor(factors), torch.tensor(bias or [0.0, 0.0, 0.0])
 
@@ -16,4 +16,4 @@ class LatentPreviewer:
 
 def get_previewer(device, latent_format):
     factors = latent_format.latent_rgb_factors
-    return None if factors is None else LatentPreviewer(factors, latent_format.latent_rgb_factors_bias)
+    return None if factors is None else _Latent2RGB(factors, latent_format.latent_rgb_factors_bias)

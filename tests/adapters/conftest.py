@@ -1,0 +1,80 @@
+"""The nodes on stand-ins for ComfyUI (tests/fakes): listed as ComfyUI lists them, run as it runs them."""
+
+import asyncio
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def node_classes(pack) -> dict[str, type]:
+    """Every node of the pack by its class name, from the entry point."""
+
+    async def listed():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    return {node.__name__: node for node in asyncio.run(listed())}
+
+
+@pytest.fixture(autouse=True)
+def fresh_host():
+    """A host that is neither cancelled, nor holds models, nor has a page open; again so after each test."""
+    import comfy.model_management
+    import comfy.utils
+    from server import PromptServer
+
+    yield
+    comfy.model_management.interrupt_current_processing(False)
+    comfy.model_management.current_loaded_models.clear()
+    comfy.utils.set_progress_bar_global_hook(None)
+    if hasattr(PromptServer, "instance"):
+        del PromptServer.instance
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """ComfyUI's folders, new and empty: `input`, `output`, `temp` and `models/tbd` under the path returned."""
+    import folder_paths
+
+    for kind in ("input", "output", "temp"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setitem(folder_paths._directories, kind, str(tmp_path / kind))
+    bundles = tmp_path / "models" / "tbd"
+    bundles.mkdir(parents=True)
+    monkeypatch.setattr(folder_paths, "models_dir", str(bundles.parent))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "tbd", ([str(bundles)], {".safetensors"}))
+    return tmp_path
+
+
+def locked(node: type) -> type:
+    """The class as `execute` gets it in ComfyUI: nothing can be kept on it."""
+
+    class Locked(type(node)):
+        def __setattr__(cls, name, value):
+            raise AttributeError(f"{node.__name__}.{name} cannot be set: ComfyUI locks the class")
+
+    return Locked(node.__name__, (node,), {})
+
+
+@pytest.fixture(scope="session")
+def run():
+    """`run(node, **inputs) -> io.NodeOutput`: one execution by ComfyUI's rules, each of them asserted."""
+    import torch
+
+    def run(node: type, **inputs):
+        schema = node.GET_SCHEMA()
+        known = {one.id: one for one in schema.inputs}
+        assert not inputs.keys() - known.keys(), f"no such inputs: {inputs.keys() - known.keys()}"
+        # Absent from the call where nothing is linked to it: optional inputs and empty Autogrows.
+        needed = {id for id, one in known.items() if not one.optional and not hasattr(one, "template")}
+        assert not needed - inputs.keys(), f"inputs missing: {needed - inputs.keys()}"
+        with torch.inference_mode():
+            output = node.execute.__func__(locked(node), **inputs)
+        assert output.block_execution is None, "without values ComfyUI ignores it: return one ExecutionBlocker each"
+        assert len(output.args) == len(schema.outputs), f"{len(output.args)} values for {len(schema.outputs)} outputs"
+        ui = output.ui.as_dict() if hasattr(output.ui, "as_dict") else output.ui or {}
+        assert all(isinstance(value, (list, tuple)) for value in ui.values()), "ComfyUI takes a bare text apart"
+        json.dumps(ui)
+        return output
+
+    return run
