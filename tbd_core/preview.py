@@ -20,7 +20,7 @@ def fit_preview(latents: Tensor, pictures: Tensor) -> dict[str, list]:
     pictures  [B, 3, H, W] in [-1, 1], those that were encoded
     The bundle's header keeps it under `preview`. Raises InputError when something is not a number.
     """
-    colours = adaptive_avg_pool2d(pictures.detach().float().cpu(), latents.shape[2:])
+    colours = adaptive_avg_pool2d(pictures.detach().float().cpu(), (latents.shape[2], latents.shape[3]))
     cells = latents.detach().float().cpu().movedim(1, -1).flatten(0, 2).double()
     wanted = colours.movedim(1, -1).flatten(0, 2).double()
     bad = int((~isfinite(cells)).sum() + (~isfinite(wanted)).sum())
