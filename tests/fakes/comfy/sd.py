@@ -74,6 +74,9 @@ class VAE:
     def spacial_compression_encode(self):
         return self.downscale_ratio
 
+    def get_sd(self):
+        return self.first_stage_model.state_dict()
+
     def _ready(self, memory):
         mm.load_models_gpu([self.patcher], memory_required=memory, force_full_load=self.disable_offload)
 

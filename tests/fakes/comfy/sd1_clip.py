@@ -1,10 +1,12 @@
-"""Text encoding without weights: a word's number is a checksum, its vector a row of cosines."""
+"""Text encoding: whole words as tokens, each numbered by its checksum; the network is the real one's shape."""
 
 from __future__ import annotations
 
 import zlib
 
 import torch
+
+from comfy.clip_model import CLIPTextModel
 
 
 class SDTokenizer:
@@ -33,10 +35,15 @@ class SDTokenizer:
 class SD1Tokenizer:
     def __init__(self, embedding_directory=None, tokenizer_data=None, clip_name="l", tokenizer=SDTokenizer, name=None):
         self.clip_name = name or clip_name
-        self.one = tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {})
+        one = tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {})
+        setattr(self, f"clip_{self.clip_name}", one)
 
     def tokenize_with_weights(self, text: str, return_word_ids=False, **kwargs):
-        return {self.clip_name: self.one.tokenize_with_weights(text, return_word_ids, **kwargs)}
+        return {
+            self.clip_name: getattr(self, f"clip_{self.clip_name}").tokenize_with_weights(
+                text, return_word_ids, **kwargs
+            )
+        }
 
 
 class SDClipModel(torch.nn.Module):
@@ -47,17 +54,15 @@ class SDClipModel(torch.nn.Module):
         return_attention_masks=False, model_options=None,
     ):  # fmt: skip
         super().__init__()
-        self.width = (textmodel_json_config or {"hidden_size": 768})["hidden_size"]
+        self.transformer = CLIPTextModel(textmodel_json_config, dtype, device, None)
 
     def encode_token_weights(self, token_weight_pairs):
-        """([1, N, D], [1, D])."""
-        tokens = torch.tensor([pair[0] for row in token_weight_pairs for pair in row])
-        vectors = torch.cos(tokens[:, None] * torch.arange(1, self.width + 1) * 0.37)
-        return vectors[None], vectors[-1:]
+        """([1, N, D], [1, D]): the rows one behind the other, and the first one's last token."""
+        found = self.transformer(torch.tensor([[pair[0] for pair in row] for row in token_weight_pairs])).float()
+        return found.flatten(0, 1)[None], found[:1, -1]
 
     def load_sd(self, sd):
-        """(missing, unknown) keys."""
-        return [], [key for key in sd if not key.startswith(("text_model.", "text_projection."))]
+        return self.transformer.load_state_dict(sd, strict=False)
 
 
 class SD1ClipModel(torch.nn.Module):
@@ -66,7 +71,8 @@ class SD1ClipModel(torch.nn.Module):
     ):
         super().__init__()
         self.clip_name, self.dtypes = name or clip_name, {dtype}
-        self.one = clip_model(device=device, dtype=dtype, model_options=model_options or {}, **kwargs)
+        one = clip_model(device=device, dtype=dtype, model_options=model_options or {}, **kwargs)
+        setattr(self, f"clip_{self.clip_name}", one)
 
     def set_clip_options(self, options):
         """The last layer is the only one."""
@@ -75,7 +81,7 @@ class SD1ClipModel(torch.nn.Module):
         """The last layer is the only one."""
 
     def encode_token_weights(self, token_weight_pairs):
-        return self.one.encode_token_weights(token_weight_pairs[self.clip_name])
+        return getattr(self, f"clip_{self.clip_name}").encode_token_weights(token_weight_pairs[self.clip_name])
 
     def load_sd(self, sd):
-        return self.one.load_sd(sd)
+        return getattr(self, f"clip_{self.clip_name}").load_sd(sd)

@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 # How an option is called on its way to the front-end, where that differs.
-_SENT_AS = {"raw_link": "rawLink", "force_input": "forceInput", "dynamic_prompts": "dynamicPrompts"}
+_SENT_AS = {"force_input": "forceInput", "dynamic_prompts": "dynamicPrompts"}
 _NOT_SENT = {"id", "extra_dict"}
 
 
@@ -52,7 +52,6 @@ class Input:
     tooltip: str | None = None
     lazy: bool | None = None
     extra_dict: dict | None = None
-    raw_link: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_SENT}
