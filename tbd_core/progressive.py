@@ -5,11 +5,15 @@ where bounds = (0, *split, 1). Three blends:
     hard    one prompt at a time (Fig. 6)
     paper   Algorithms 1 and 2 to the letter; for k != 2 carried on in the same way (ours)
     smooth  a continuous crossfade, half and half at every boundary (ours)
+
+`slices` and the two boundary functions say the same table to a host that knows timed prompts only (ours).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .errors import InputError
 from .flow import Schedule
@@ -107,6 +111,98 @@ def make_schedule(
     positions = [(i if progress == "denoise" else steps - i) / steps for i in range(steps)]
     weights = tuple(weights_at(u, stages, boundaries, blend) for u in positions)
     return Schedule(weights=weights, split=boundaries, blend=blend)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run of steps with the same weights."""
+
+    first: int  # 0-based
+    last: int  # itself included
+    weights: tuple[float, ...]  # [K]
+
+
+def slices(schedule: Schedule) -> tuple[Slice, ...]:
+    """The table as slices, in the order of the steps; equal neighbouring rows are one slice."""
+    found: list[Slice] = []
+    for step, row in enumerate(schedule.weights):
+        if found and found[-1].weights == row:
+            found[-1] = Slice(found[-1].first, step, row)
+        else:
+            found.append(Slice(step, step, row))
+    return tuple(found)
+
+
+def boundary_percent(first: int, steps: int, split: float | None = None) -> float:
+    """Where the slice that begins at step `first` (1 .. S - 1) of S steps begins, as ComfyUI's `start_percent`.
+
+    It lies strictly between two steps of the `simple` schedule, for every kind of model. After n thousandths of
+    the schedule, r = 1000 - n remain: the step that stands there is at a fraction r/1000 of the noise levels of
+    flow matching and at (r - 1)/999 of those of a discrete model, any step before it at (r + 1)/1000 or r/999 at
+    least. The mean of r/1000 and r/999 lies between, for every r; a shift of the levels is monotone and moves no
+    step across it. On a boundary itself ComfyUI would take both slices, in a gap none (a black picture).
+
+    split  a hard switch's own position, which then holds for runs of other step counts too, but for a step that lies
+           less than a thousandth before it. It is not used where it would part these S steps wrongly.
+    """
+    n = _thousandths(first, steps)
+    if split is not None:
+        asked = math.floor(1000 * split + 1e-6)
+        if _thousandths(first - 1, steps) < asked <= n:
+            n = asked
+    return 1 - (1000 - n) * (1 / 1000 + 1 / 999) / 2
+
+
+def _thousandths(step: int, steps: int) -> int:
+    """How much of 1000 noise levels lies before `step`, rounded as ComfyUI rounds (step 19 of 38: 499)."""
+    return int(step * (1000 / steps))
+
+
+def boundary_sigma(before: float, after: float) -> float:
+    """A noise level between those of two steps, `before` > `after`.
+
+    Neither the arithmetic nor the geometric mean: second-order samplers evaluate there.
+    """
+    return after + 0.382 * (before - after)
+
+
+def boundary_percents(schedule: Schedule) -> tuple[float, ...]:
+    """Between each two slices of the table, in their order: where the later one begins, as `boundary_percent`."""
+    bounds, parts = [], slices(schedule)
+    for before, here in zip(parts, parts[1:], strict=False):
+        split = None
+        if schedule.blend == "hard":
+            old, new = before.weights.index(1.0), here.weights.index(1.0)
+            split = schedule.split[new - 1] if old < new else None  # backwards (literal) a stage's split ends it
+        bounds.append(boundary_percent(here.first, schedule.steps, split))
+    return tuple(bounds)
+
+
+def boundary_sigmas(schedule: Schedule, sigmas: Sequence[float]) -> tuple[float, ...]:
+    """The same for one known run: noise levels between its steps, exact for every model, scheduler and shift.
+
+    sigmas  S + 1 falling noise levels, as the sampler gets them; InputError if they do not fall
+    """
+    parts = slices(schedule)
+    for i, (before, after) in enumerate(zip(sigmas, sigmas[1:], strict=False), start=1):
+        if not before > after and len(parts) > 1:  # also refuses NaN
+            raise InputError(
+                f"sigmas do not fall: step {i} has {before:g} and the next level is {after:g}; "
+                "choose another scheduler or fewer steps"
+            )
+    return tuple(boundary_sigma(sigmas[part.first - 1], sigmas[part.first]) for part in parts[1:])
+
+
+def parse_split(text: str) -> tuple[float, ...] | None:
+    """Boundaries written with commas, "0.4" or "0.3, 0.6"; blank is None, the default. InputError."""
+    if not text.strip():
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"split {text!r} is not made of numbers; write the boundaries with commas, e.g. 0.4 or 0.3,0.6"
+        ) from None
 
 
 def resolve_split(stages: int, split: Sequence[float] | None = None) -> tuple[float, ...]:

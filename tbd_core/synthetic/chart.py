@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..facs.emotions import EMOTIONS, INTENSITIES, units_for
-from ..flow import LEVELS
+from ..flow import LEVELS, ActionUnit
 from .face import AU_NUMBERS, Face, neutral_face, random_gaze, random_identity, random_pose, unit_levels
 from .portrait import render
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CHART_SEED = 92799  # the sample portrait: an identity whose brows, lids and lips are easy to see
+LEVEL_COLOURS = ("#c7dcef", "#94c4df", "#4a97c9", "#1764ab", "#08306b")  # A .. E
 
 
 def contact_sheet(images: Tensor, columns: int) -> Image.Image:
@@ -84,6 +86,54 @@ def emotion_sheet(size: int, identity: Tensor | None = None) -> Image.Image:
     for column, name in enumerate(EMOTIONS):
         draw.text(((column + 0.5) * size, margin / 2), name, "black", font, anchor="mm")
     return sheet
+
+
+def plan_chart(units: Sequence[ActionUnit], size: int) -> Image.Image:
+    """A plan before it is drawn: the face at rest, the same face with `units`, and a bar for each, A to E.
+
+    `size`: pixels of one face, at least 64; the chart is 4 faces wide and 1 high. Units that the drawn face does
+    not have are named "not drawn".
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    rest = neutral_face(random_identity(torch.Generator().manual_seed(CHART_SEED), 1).expand(2, -1))
+    levels = torch.stack([torch.zeros(len(AU_NUMBERS), 2), unit_levels(units)])
+    faces = contact_sheet(render(Face(rest.identity, levels, rest.mouth, rest.blink), size), 2)
+    chart = Image.new("RGB", (4 * size, size), "white")
+    chart.paste(faces)
+    draw = ImageDraw.Draw(chart)
+    font = ImageFont.load_default(max(7, size // 16))
+    for column, title in enumerate(("at rest", "planned")):
+        at = ((column + 0.5) * size, 0.97 * size)
+        draw.text(at, title, "white", font, anchor="ms", stroke_width=max(1, size // 128), stroke_fill="black")
+    left, wide = 2 * size + size / 12, size * 11 / 6
+    if not units:
+        draw.text((left, size / 2), "no action units: the face stays at rest", "black", font, anchor="lm")
+    row = size / max(8, len(units))
+    for i, unit in enumerate(units):
+        _bar(draw, unit, (left, i * row + (size - len(units) * row) / 2, wide, row))
+    return chart
+
+
+def _bar(draw, unit: ActionUnit, box: tuple[float, float, float, float]) -> None:
+    """`unit` in `box` (left, top, width, height in pixels): its name, then a cell for each level up to its own."""
+    from PIL import ImageFont
+
+    left, top, wide, high = box
+    named = f"AU{unit.number} {unit.name}" + ("" if unit.side == "both" else f", {unit.side}")
+    named += "" if unit.number in AU_NUMBERS else " (not drawn)"
+    room, points = 0.66 * wide, max(6.0, 0.55 * high)
+    font = ImageFont.load_default(points)
+    font = ImageFont.load_default(max(6.0, points * min(1.0, room / font.getlength(named))))
+    draw.text((left, top + high / 2), named, "black", font, anchor="lm")
+    cell, reached = (wide - room) / (len(LEVELS) + 1), LEVELS.index(unit.level)
+    for i in range(len(LEVELS)):
+        x = left + room + (i + 0.5) * cell
+        inside = LEVEL_COLOURS[reached] if i <= reached else None
+        draw.rectangle((x, top + 0.2 * high, x + 0.85 * cell, top + 0.8 * high), inside, outline="#888888")
+    letter = ImageFont.load_default(max(6.0, min(0.55 * high, 0.9 * cell)))
+    x = left + room + (reached + 0.5 + 0.42) * cell
+    draw.text((x, top + high / 2), unit.level, "white" if reached > 1 else "black", letter, anchor="mm")
 
 
 def people_sheet(size: int, count: int = 24, columns: int = 8, seed: int = 1) -> Image.Image:
