@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 import time
@@ -58,7 +59,7 @@ def test_the_pack_lists_these_nodes_each_in_its_module(node_classes):
 
 
 def test_listing_the_nodes_is_silent_and_loads_no_heavy_library(tmp_path):
-    fakes = {"PYTHONPATH": str(ROOT / "tests" / "fakes")}
+    fakes = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "fakes")}
     command = [sys.executable, "-c", LIST_THE_NODES]
     result = subprocess.run(command, cwd=tmp_path, env=fakes, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
