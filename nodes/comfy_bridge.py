@@ -1,0 +1,449 @@
+"""Everything that touches ComfyUI's insides (read against 0.8.0), so that the nodes and tbd_core need not.
+
+In the order of a run: the bundle as MODEL, CLIP, VAE and audio encoder; portrait and sound; sampling clip by clip; what
+nodes ask of the host. Latents on a wire are the autoencoder's own ("raw"); times `scale_factor` they are "scaled", as
+the denoiser sees them. Shape legend in tbd_core/flow.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+import latent_preview
+import node_helpers
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import CallbacksMP
+from torch import Tensor, nn
+
+from ..tbd_core import conditioning, denoise, host, speech
+from ..tbd_core.checkpoint import store
+from ..tbd_core.config import TINY_BUNDLE, ModelConfig
+from ..tbd_core.cot_fa.review import over_budget
+from ..tbd_core.errors import InputError
+from ..tbd_core.frames import DECODED_PIXELS
+from ..tbd_core.guide import DrawOptions, Guide, check_guide, last_frames, num_clips
+from ..tbd_core.host import KEY, Parts, image_to_pil, tbd_parts
+from ..tbd_core.host import pil_to_image as pil_to_image
+from ..tbd_core.models import build
+from ..tbd_core.models.hosted import Ears, FirstStage, HostAttention, HostedDenoiser
+from ..tbd_core.models.unet import UNet
+from ..tbd_core.parts import fingerprint
+from ..tbd_core.pipeline import pick_dtype
+from ..tbd_core.portrait import fit_portrait, load_portrait
+from ..tbd_core.preview import fit_preview
+from ..tbd_core.slicing import exact_slices
+from ..tbd_core.units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS
+from .sockets import Heard, Seen
+
+
+BUNDLED = "tbd_tiny (bundled)"
+FROM_BUNDLE = "from the bundle"
+TRAILING = "trailing"  # the timesteps of training and of the command line
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+KINDS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
+
+folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
+folder_paths.folder_names_and_paths[KEY][1].add(".safetensors")  # else a new key lists files of every kind
+
+
+# The bundle's networks.
+
+
+class Recipe(comfy.supported_models_base.BASE):
+    """What BaseModel wants to know of its network."""
+
+    unet_extra_config: dict = {}  # BASE's would become arguments of our network
+
+    def __init__(self, config: ModelConfig, latents: comfy.latent_formats.LatentFormat):
+        self.latent_format = lambda: latents  # BASE calls it
+        super().__init__({"config": config, "attention": optimized_attention})
+        self.sampling_settings = {"zsnr": config.scheduler.rescale_betas_zero_snr}
+        self.memory_usage_factor = 1.5 * config.unet.block_out_channels[0] / 320  # SD 1.5's, which is 320 wide
+
+
+class TBDModel(comfy.model_base.BaseModel):
+    def __init__(self, recipe: Recipe, config: ModelConfig, device: torch.device):
+        predicts = config.scheduler.prediction_type
+        if predicts not in KINDS:
+            raise InputError(f"the bundle predicts {predicts!r}; ComfyUI's samplers can use {' or '.join(KINDS)}")
+        super().__init__(recipe, KINDS[predicts], device=device, unet_model=HostedDenoiser)
+        self.model_sampling.set_sigmas(denoise.sigmas(config.scheduler))  # no beta schedule has to be renamed
+
+    def extra_conds(self, **kwargs):
+        """Runs once per entry of a CONDITIONING, so nothing is copied here."""
+        text, wanted = kwargs.get("cross_attn"), self.diffusion_model.config.cross_attention_dim
+        if text is not None and text.shape[-1] != wanted:
+            raise InputError(
+                f"the prompts are {text.shape[-1]} wide, this model wants {wanted}; use the CLIP of Load TBD Model"
+            )
+        flags = {"tbd_once": kwargs.get("tbd_once"), "tbd_changing": kwargs.get("hooks")}  # hooks: scheduled LoRAs
+        constants = {KEY: kwargs.get(KEY), **{name: True for name, value in flags.items() if value}}
+        out = {name: comfy.conds.CONDConstant(value) for name, value in constants.items() if value is not None}
+        return out if text is None else {**out, "c_crossattn": comfy.conds.CONDCrossAttn(text)}
+
+
+class OneWindow(comfy.sd1_clip.SDTokenizer):
+    """CLIP's tokenizer that keeps the first 77 tokens, as in training, where ComfyUI's would begin another window.
+    `(words:1.2)` and `embedding:name` work."""
+
+    def __init__(self, **kwargs):
+        super().__init__(max_length=10**6, pad_to_max_length=False, **kwargs)
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
+        begin, *body, end = super().tokenize_with_weights(text, True, **kwargs)[0]
+        if len(body) > TEXT_TOKENS - 2:
+            host.warn(over_budget("encoded", text))
+        row = [begin, *body[: TEXT_TOKENS - 2], end]
+        row += [(self.pad_token, 1.0, 0)] * (TEXT_TOKENS - len(row))
+        return [row if return_word_ids else [token[:2] for token in row]]
+
+
+class TBDVAE(comfy.sd.VAE):
+    def __init__(self, vae: Any, dtype: torch.dtype, bundle: Path):
+        with host.unsaid("No VAE weights detected"):
+            super().__init__(sd={})  # sets every default, also those of other versions, and builds nothing
+        self.bundle, self.latent_channels = bundle, vae.config.latent_channels
+        self.first_stage_model = FirstStage(vae, DECODED_PIXELS, check_interrupt).eval()
+        self.working_dtypes = [torch.bfloat16, torch.float32]
+        self.disable_offload = True  # plain layers: wholly on the device or not at all
+        wide = 8 * max(vae.config.block_out_channels[:2]) * 3 / vae.config.in_channels  # numbers a pixel, at the widest
+        self.memory_used_encode = lambda shape, kind: wide * shape[2] * shape[3] * mm.dtype_size(kind)
+        self.memory_used_decode = lambda shape, kind: self.memory_used_encode(shape, kind) * LATENT_SCALE**2
+        self.device, self.vae_dtype, self.output_device = mm.vae_device(), dtype, mm.intermediate_device()
+        self.patcher = comfy.model_patcher.ModelPatcher(self.first_stage_model, self.device, mm.vae_offload_device())
+        self.model_size()
+
+
+def bundle_names() -> list[str]:
+    return [BUNDLED, *folder_paths.get_filename_list(KEY)]
+
+
+def bundle_path(name: str) -> Path:
+    """InputError when there is no such file."""
+    path = TINY_BUNDLE if name == BUNDLED else folder_paths.get_full_path(KEY, name)
+    if path is None or not os.path.isfile(path):
+        raise InputError(f"{name} is not in models/{KEY}; put it there or choose {BUNDLED}")
+    return Path(path)
+
+
+def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDLE) -> tuple[Any, Any, Any, Any]:
+    """(MODEL, CLIP, VAE, AudioEncoder) of a bundle. `dtype`: auto or a name in DTYPES; `beta_schedule` in diffusers'
+    words. Each network is read for itself. Raises InputError."""
+    # ComfyUI runs its nodes in inference mode, and what is made there can never be trained or compiled.
+    with torch.inference_mode(False), torch.no_grad(), host.needed_packages():
+        config, device, offload = store.read_config(path), mm.get_torch_device(), mm.unet_offload_device()
+        if beta_schedule != FROM_BUNDLE:
+            config = replace(config, scheduler=replace(config.scheduler, beta_schedule=beta_schedule))
+        weights, cast = _dtypes(dtype, device, path.stat().st_size // 2)
+        exact = mm.is_device_cpu(device) or dtype == "fp32"  # else ComfyUI chooses for the autoencoder
+        pictures = weights if exact else mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
+        vae = TBDVAE(_fill(path, "vae", pictures, lambda: build.build_vae(config)), pictures, path)
+        clip = _build_clip(path, config)
+
+        recipe = Recipe(config, _latent_format(config, store.read_about(path), vae))
+        recipe.set_inference_dtype(weights, cast)
+        main = TBDModel(recipe, config, offload)
+        _fill(path, "denoising_unet", weights, lambda: main.diffusion_model, beside=("audioproj",))
+        model = comfy.model_patcher.ModelPatcher(main, device, offload)
+        for when in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):  # around every sampling, failed ones too
+            model.add_callback_with_key(when, KEY, _forget)
+
+        layers = {"ops": comfy.ops.pick_operations(weights, cast), "attend": HostAttention(optimized_attention)}
+        unet = build.reference_config(config.unet)
+        reference = _fill(path, "reference_unet", weights, lambda: UNet(unet, head=False, **layers))
+        reference = comfy.model_patcher.ModelPatcher(reference, device, offload)
+        empty = clip.encode_from_tokens(clip.tokenize(""))
+        model.set_attachments(KEY, Parts(config, path, cast or weights, reference, empty))
+
+        sound = torch.float16 if mm.should_use_fp16(device) else torch.float32
+        ears = Ears(_fill(path, "audio_encoder", sound, lambda: build.build_audio_encoder(config)))
+        return model, clip, vae, host.AudioEncoder(comfy.model_patcher.ModelPatcher(ears, device, offload))
+
+
+def _dtypes(name: str, device: torch.device, parameters: int) -> tuple[torch.dtype, torch.dtype | None]:
+    """(of the weights, computed in or None for the same)."""
+    if mm.is_device_cpu(device):  # ComfyUI would compute fp32 here whatever the CPU can
+        if name == "fp16":
+            raise InputError("fp16 needs a GPU, and ComfyUI computes on the CPU here; choose auto, fp32 or bf16")
+        return pick_dtype(name, device), None
+    kinds = [torch.float16, torch.bfloat16, torch.float32]
+    weights = DTYPES[name] if name != "auto" else mm.unet_dtype(device, parameters, kinds)
+    return weights, mm.unet_manual_cast(weights, device, kinds)
+
+
+def _fill(path: Path, prefix: str, dtype: torch.dtype, make: Any, beside: tuple[str, ...] = ()) -> Any:
+    """One of the bundle's networks on the CPU, frozen, channels-last (2.4 times as fast there)."""
+    with torch.device("meta"):
+        network = make()
+    store.fill(path, prefix, network, dtype, beside)
+    return nn.Module.to(network, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _forget(model: Any) -> None:
+    """Drop what was kept for one sampling: the next may have other weights."""
+    model.model.diffusion_model.kept.clear()
+
+
+def _build_clip(path: Path, config: ModelConfig) -> Any:
+    values = {"hidden_act": "quick_gelu", "max_position_embeddings": TEXT_TOKENS, "eos_token_id": build.CLIP_END}
+    values |= config.text_encoder
+    network = partial(comfy.sd1_clip.SDClipModel, textmodel_json_config=values, return_projected_pooled=False)
+    target = comfy.supported_models_base.ClipTarget(
+        partial(comfy.sd1_clip.SD1Tokenizer, tokenizer=partial(OneWindow, embedding_size=values["hidden_size"])),
+        partial(comfy.sd1_clip.SD1ClipModel, clip_model=network),
+    )
+    options = {"dtype": torch.float32} if mm.is_device_cpu(mm.text_encoder_device()) else {}
+    clip = comfy.sd.CLIP(target, folder_paths.get_folder_paths("embeddings"), model_options=options)
+    state = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in store.read(path, "text_encoder").items()}
+    state["text_projection.weight"] = torch.eye(values["hidden_size"])  # ComfyUI's class has one, training had none
+    missing, unknown = clip.load_sd(state)
+    if missing or unknown:
+        raise InputError(f"{path}: text_encoder lacks {len(missing)} keys and has {len(unknown)} unknown; take another")
+    return clip
+
+
+def _latent_format(config: ModelConfig, about: dict[str, Any], vae: TBDVAE) -> comfy.latent_formats.LatentFormat:
+    """The colours of previews stand in the header; older bundles' are SD 1.5's, or fitted to the sample portrait."""
+    latents = comfy.latent_formats.LatentFormat()
+    latents.scale_factor = vae.first_stage_model.vae.config.scaling_factor
+    preview = about.get("preview")
+    if preview is None and math.isclose(latents.scale_factor, 0.18215):
+        preview = {"factors": comfy.latent_formats.SD15().latent_rgb_factors, "bias": None}
+    if preview is None:
+        pixels = load_portrait(host.SAMPLE / "portrait.png", None, config.defaults.size).pixels
+        preview = fit_preview(vae.encode(host.to_image(pixels)) * latents.scale_factor, pixels)
+    latents.latent_rgb_factors, latents.latent_rgb_factors_bias = preview["factors"], preview["bias"]
+    return latents
+
+
+def _scale(model: Any) -> float:
+    return model.get_model_object("latent_format").scale_factor
+
+
+# Portrait and sound.
+
+
+def see_portrait(
+    model: Any, vae: Any, image: Tensor, size: tuple[int, int] | None = None, box: str = "", mask: Tensor | None = None
+) -> tuple[Seen, Tensor]:
+    """(what the model sees of an IMAGE [1, H, W, C], the picture it sees as an IMAGE). `size`: (W, H) pixels, None: the
+    bundle's square; `box` and `mask`: where the face is (`face_box`). Raises InputError."""
+    parts, picture = tbd_parts(model), image_to_pil(image)
+    notes = host.check_vae(vae, parts)
+    face = host.face_box(box, mask, picture.size)
+    portrait = fit_portrait(picture, size, parts.config.defaults.size, "the portrait", face)
+    host.warn(notes := (*notes, *portrait.warnings))
+    shown = host.to_image(portrait.pixels)
+    latents = (vae.encode(shown) * _scale(model)).float().cpu()
+    digest = fingerprint(latents, [str(parts.bundle), str(parts.dtype)])
+    features = _look(model, latents)
+    return Seen(latents, features, (shown.shape[2], shown.shape[1]), portrait.source, notes, digest), shown
+
+
+def _look(model: Any, latents: Tensor) -> dict[str, Tensor]:
+    """ReferenceNet's features {layer: [B, h·w, C]} of scaled latents [B, C, h, w]."""
+    parts = tbd_parts(model)
+    mm.load_models_gpu([parts.reference], memory_required=model.model.memory_required(list(latents.shape)))
+    where = {"device": parts.reference.load_device, "dtype": parts.dtype}
+    latents = latents.to(**where).contiguous(memory_format=torch.channels_last)
+    features = parts.reference.model.features(latents, parts.empty.to(**where).expand(len(latents), -1, -1))
+    return {name: value.to(mm.intermediate_device()) for name, value in features.items()}
+
+
+def listen(encoder: host.AudioEncoder, audio: Any) -> Heard:
+    """An AUDIO as the model hears it, silence behind it up to a whole clip. Raises InputError."""
+    spoken = host.recording(audio)
+    host.warn(spoken.warnings)
+    mm.load_models_gpu([encoder.patcher], force_full_load=True)  # plain layers
+    frames = num_clips(spoken.num_frames) * CLIP_FRAMES
+    network, wave = encoder.patcher.model.encoder, speech.normalise(spoken.waveform)
+    features = conditioning.speech_features(network, wave, frames, check_interrupt)
+    return Heard(features, spoken, fingerprint(features, spoken.waveform))
+
+
+# Drawing.
+
+
+def guide_for(model: Any, seen: Seen, heard: Heard, clip: int, before: Tensor | None = None) -> Guide:
+    """What clip `clip`, from 0, is guided by. `before` [M, C, h, w]: the last scaled latents of the clip before; None:
+    the portrait. InputError when reference or sound belong to another model."""
+    check_guide(tbd_parts(model).config, seen.features, heard.features, heard.speech.num_frames, clip)
+    motion = _look(model, denoise.first_motion(seen.latents) if before is None else before)
+    windows = speech.window_frames(heard.features, range(clip * CLIP_FRAMES, (clip + 1) * CLIP_FRAMES))
+    return Guide(seen.features, {name: value[None] for name, value in motion.items()}, windows, seen.size)
+
+
+def apply_conditions(
+    model: Any, seen: Seen, heard: Heard, positive: list, negative: list, clip: int, previous: dict | None
+) -> tuple[list, list, dict]:
+    """One clip for a plain KSampler: (positive, negative, empty LATENT). `previous`: LATENT of the clip before, needed
+    from the second clip on. Raises InputError."""
+    before = last_frames(None if previous is None else previous["samples"], clip, seen.latents)
+    guide = guide_for(model, seen, heard, clip, None if before is None else before * _scale(model))
+    empty = torch.zeros((CLIP_FRAMES, *seen.latents.shape[1:]), device=mm.intermediate_device())
+    return _put(positive, guide), _put(negative, guide.unguided()), {"samples": empty}
+
+
+def _put(entries: list, guide: Guide) -> list:
+    return node_helpers.conditioning_set_values(entries, {KEY: guide})
+
+
+def run_sigmas(model: Any, options: DrawOptions) -> list[float]:
+    """The S + 1 noise levels of one run, the last one 0."""
+    config = tbd_parts(model).config
+    options = options.settled(config.defaults)
+    if options.scheduler == TRAILING:
+        table = model.get_model_object("model_sampling").sigmas
+        return [*table[denoise.timesteps(config.scheduler, options.steps)].tolist(), 0.0]
+    # KSampler knows which samplers leave a level out.
+    ours = {"sampler": options.sampler, "scheduler": options.scheduler, "model_options": model.model_options}
+    return comfy.samplers.KSampler(model, options.steps, model.load_device, **ours).sigmas.tolist()
+
+
+class TBDGuider(comfy.samplers.CFGGuider):
+    """Text and sound that pull for themselves (denoise.Guidance), at the price of one more pass each. Other packs'
+    pre-CFG functions are not called here."""
+
+    pulls: dict[str, float]  # scale of each cond beside positive and negative; it lacks just what it is to measure
+
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
+        options, positive = model_options or {}, self.conds["positive"]
+        negative = None if math.isclose(self.cfg, 1.0) else self.conds["negative"]
+        asked = [positive, negative, *(self.conds[name] for name in self.pulls)]
+        full, without, *lacking = comfy.samplers.calc_cond_batch(self.inner_model, asked, x, timestep, options)
+        guided = comfy.samplers.cfg_function(
+            self.inner_model, full, without, self.cfg, x, timestep, options, positive, negative
+        )
+        for scale, part in zip(self.pulls.values(), lacking, strict=True):
+            guided = guided + (scale - self.cfg) * (full - part)
+        return guided
+
+
+def draw_clips(
+    model: Any, seen: Seen, heard: Heard, positive: list, negative: list, options: DrawOptions, start: int = 0,
+    before: Tensor | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The raw latents [14, C, h, w] of each clip from `start` on; `before` as in `guide_for`. Progressive prompts are
+    cut for this run's steps, progress is shown over all clips. A cancel passes through; what was kept is dropped."""
+    options = options.settled(tbd_parts(model).config.defaults)
+    levels = run_sigmas(model, options)
+    positive = exact_slices(positive, levels)
+    clips, steps = num_clips(heard.speech.num_frames), len(levels) - 1
+    bar = comfy.utils.ProgressBar(clips * steps)
+    previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
+    try:
+        for clip in range(start, clips):
+            check_interrupt()
+            say(f"clip {clip + 1}/{clips}")
+
+            def on_step(step: int, clean: Tensor, _x: Tensor, _steps: int, clip: int = clip) -> None:
+                shown = previewer.decode_latent_to_preview_image("JPEG", clean) if previewer else None
+                bar.update_absolute(clip * steps + min(step + 1, steps), clips * steps, shown)
+
+            guide = guide_for(model, seen, heard, clip, before)
+            conds = {"positive": _put(positive, guide), "negative": _put(negative, guide.unguided())}
+            pulls = {"untold": options.text_scale, "unheard": options.audio_scale}
+            pulls = {name: scale for name, scale in pulls.items() if scale is not None}
+            lacking = {"untold": (negative, guide), "unheard": (positive, guide.without_sound())}
+            conds |= {name: _put(*lacking[name]) for name in pulls}
+            noise = denoise.clip_noise(options.seed, clip, seen.latents)
+            latents = _sample(model, noise, torch.tensor(levels), conds, pulls, options, clip, on_step)
+            before = latents[-MOTION_FRAMES:].float().cpu() * _scale(model)
+            yield latents
+    finally:
+        _forget(model)
+
+
+def _sample(model: Any, noise: Tensor, sigmas: Tensor, conds: dict, pulls: dict, options: DrawOptions, clip, on_step):
+    """One clip through ComfyUI's sampling: noise → raw latents, both [14, C, h, w]."""
+    seed, still = (options.seed * 1_000_003 + clip) % 2**63, torch.zeros_like(noise)  # seed: of samplers that add noise
+    common: dict[str, Any] = {"callback": on_step, "disable_pbar": not comfy.utils.PROGRESS_BAR_ENABLED, "seed": seed}
+    if not pulls:
+        scheduler = "simple" if options.scheduler == TRAILING else options.scheduler  # `sigmas` say it
+        return comfy.sample.sample(
+            model, noise, options.steps, options.guidance, options.sampler, scheduler, conds["positive"],
+            conds["negative"], still, sigmas=sigmas, **common,
+        )  # fmt: skip
+    guider = TBDGuider(model)
+    guider.inner_set_conds(conds)
+    guider.set_cfg(options.guidance)
+    guider.pulls = pulls
+    sampler = comfy.samplers.sampler_object(options.sampler)
+    return guider.sample(noise, still, sampler, sigmas, **common).to(mm.intermediate_device())
+
+
+# What the nodes ask of the host.
+
+
+def sampler_names() -> list[str]:
+    return list(comfy.samplers.KSampler.SAMPLERS)
+
+
+def scheduler_names() -> list[str]:
+    return list(comfy.samplers.KSampler.SCHEDULERS)
+
+
+def model_sigmas(model: Any, scheduler: str, steps: int) -> list[float]:
+    """The noise levels of any MODEL under one of ComfyUI's schedulers."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).tolist()
+
+
+def encode_text(clip: Any, text: str) -> list:
+    """One prompt as CONDITIONING, by any CLIP."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def load_audio(path: str | Path) -> dict[str, Any]:
+    """A sound file, or a video's sound, as AUDIO."""
+    from comfy_extras.nodes_audio import load
+
+    waveform, rate = load(str(path))
+    return {"waveform": waveform.unsqueeze(0), "sample_rate": rate}
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
+
+
+def input_folder() -> Path:
+    return Path(folder_paths.get_input_directory())
+
+
+def blocker(count: int) -> list[Any]:
+    """Outputs that silently stop what is below them."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return [ExecutionBlocker(None) for _ in range(count)]
+
+
+def check_interrupt() -> None:
+    """Raises when the user pressed cancel."""
+    mm.throw_exception_if_processing_interrupted()
+
+
+def say(text: str) -> None:
+    """One line on the node that is running, where somebody watches."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is not None and server.last_node_id is not None:
+        server.send_progress_text(text, server.last_node_id)

@@ -1,0 +1,79 @@
+"""The speech and the portrait as the model hears and sees them; each is kept while only the words change."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import comfy_bridge
+from .compat import Vae, extra
+from .sockets import AUDIO, AUDIO_ENCODER, REFERENCE
+
+
+class TBDAudioEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TBDAudioEncode",
+            display_name="Wav2Vec Audio Encode",
+            category="Think-Before-Draw",
+            description="Listens to the speech: wav2vec 2.0 features, 25 a second, one for each frame of the video.",
+            inputs=[
+                AUDIO_ENCODER.Input("audio_encoder", tooltip="From Load TBD Model."),
+                io.Audio.Input(
+                    "audio",
+                    tooltip="The speech, at least 0.2 s, of any rate; several channels are mixed. Its length is the "
+                    "video's, at 25 frames a second.",
+                ),
+            ],
+            outputs=[AUDIO.Output("audio", tooltip="For TBD Sampler, Apply Conditions and Render Video.")],
+            **extra(search_aliases=["wav2vec", "speech features", "lip sync"]),
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder, audio) -> io.NodeOutput:
+        return io.NodeOutput(comfy_bridge.listen(audio_encoder, audio))
+
+
+class TBDReferenceEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        sides = {"default": 0, "min": 0, "max": 2048, "step": 8}
+        return io.Schema(
+            node_id="TBDReferenceEncode",
+            display_name="ReferenceNet Encode",
+            category="Think-Before-Draw",
+            description="Looks at the portrait: its latents and ReferenceNet's features, which keep the likeness.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load TBD Model; a LoRA on it changes nothing here."),
+                Vae.Input("vae", tooltip="From Load TBD Model."),
+                io.Image.Input("image", tooltip="One portrait, at least 64 pixels each way."),
+                io.Int.Input(
+                    "width",
+                    **sides,
+                    tooltip="Width of the video in pixels, a multiple of 8. 0, in both: the square that the model was "
+                    "trained with; others cost more and look worse.",
+                ),
+                io.Int.Input("height", **sides, tooltip="Height of the video in pixels, a multiple of 8; 0: as width."),
+                io.String.Input(
+                    "box",
+                    default="",
+                    placeholder="x,y,width,height",
+                    dynamic_prompts=False,
+                    tooltip="Where the face is, in pixels of the image: the crop lies around its middle. Blank: around "
+                    "the middle of the image, a little above it.",
+                ),
+                io.Mask.Input(
+                    "face", optional=True, tooltip="White on the face, in place of box. An all-black mask says nothing."
+                ),
+            ],
+            outputs=[
+                REFERENCE.Output("reference", tooltip="For TBD Sampler, Apply Conditions and Render Video."),
+                io.Image.Output("cropped", tooltip="What the model sees of the portrait."),
+            ],
+            **extra(search_aliases=["reference net", "portrait", "face crop"]),
+        )
+
+    @classmethod
+    def execute(cls, model, vae, image, width: int, height: int, box: str, face=None) -> io.NodeOutput:
+        size = (width or height, height or width) if width or height else None
+        return io.NodeOutput(*comfy_bridge.see_portrait(model, vae, image, size, box, face))

@@ -1,0 +1,98 @@
+"""The bundle, and something to draw with it at once."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..tbd_core.errors import InputError
+from ..tbd_core.host import sample_inputs
+from . import comfy_bridge
+from .compat import Vae, extra
+from .sockets import AUDIO_ENCODER
+
+
+BETAS = (comfy_bridge.FROM_BUNDLE, "scaled_linear", "linear", "squaredcos_cap_v2")  # diffusers' words
+
+
+class TBDModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TBDModelLoader",
+            display_name="Load TBD Model",
+            category="Think-Before-Draw",
+            description="Loads all networks of a bundle. MODEL, CLIP and VAE work in ComfyUI's own nodes, too.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=comfy_bridge.bundle_names(),
+                    default=comfy_bridge.BUNDLED,
+                    tooltip="The bundle: the small one that comes with this pack (drawn faces, 128 pixels), or a file in "
+                    "models/tbd.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=["auto", *comfy_bridge.DTYPES],
+                    default="auto",
+                    tooltip="Type of the weights. auto: what this machine computes best. fp32 is exact and takes twice "
+                    "the memory of fp16 or bf16; fp16 needs a GPU.",
+                ),
+                io.Combo.Input(
+                    "beta_schedule",
+                    options=list(BETAS),
+                    default=comfy_bridge.FROM_BUNDLE,
+                    tooltip="Noise schedule in diffusers' names (its scaled_linear is ComfyUI's linear). Change it only "
+                    "for a model that was trained with another one than its bundle says.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("MODEL", tooltip="The denoiser, with ReferenceNet attached."),
+                io.Clip.Output("CLIP", tooltip="The text encoder; it reads the first 77 tokens."),
+                Vae.Output("VAE", tooltip="The autoencoder."),
+                AUDIO_ENCODER.Output("audio_encoder", tooltip="wav2vec 2.0, for Wav2Vec Audio Encode."),
+            ],
+            **extra(search_aliases=["load checkpoint", "talking head model", "think before draw"]),
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        """Naming `model` switches ComfyUI's own check of the list off, and with it its unreadable message."""
+        try:
+            comfy_bridge.bundle_path(model)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_) -> str:
+        try:
+            file = comfy_bridge.bundle_path(model).stat()
+        except (InputError, OSError) as error:  # raised here, it would only be logged, and all run again for ever
+            return str(error)
+        return f"{file.st_size} {file.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, model: str, dtype: str, beta_schedule: str) -> io.NodeOutput:
+        return io.NodeOutput(*comfy_bridge.load_bundle(comfy_bridge.bundle_path(model), dtype, beta_schedule))
+
+
+class TBDSampleInputs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TBDSampleInputs",
+            display_name="TBD Sample Inputs",
+            category="Think-Before-Draw",
+            description="A drawn portrait and three seconds of speech that come with this pack. Put Load Image and Load "
+            "Audio in its place for your own.",
+            inputs=[],
+            outputs=[
+                io.Image.Output("portrait", tooltip="A drawn face."),
+                io.Audio.Output("speech", tooltip="A synthetic voice."),
+            ],
+            **extra(search_aliases=["example portrait", "example speech"]),
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*sample_inputs())
