@@ -78,16 +78,17 @@ class Module:
         bases = self._bases(owner) if owner in self.classes else []
         return next((found for base in bases if (found := self.arguments(f"{base}.{method}"))), None)
 
-    def public(self) -> list[str]:
-        names = [*self.functions, *(name for name in self.classes if self.arguments(name))]
-        return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+    def public(self) -> dict[str, Arguments]:
+        found = {name: self.arguments(name) for name in [*self.functions, *self.classes]}
+        hidden = {name for name in found if any(part.startswith("_") for part in name.split("."))}
+        return {name: args for name, args in found.items() if args and name not in hidden}
 
 
 def faults(fake: Module, real: Module) -> list[str]:
     """Every public name of `fake` that `real` lacks, or whose arguments it would refuse or take for others."""
     found = []
-    for name in fake.public():
-        here, there = fake.arguments(name), real.arguments(name)
+    for name, here in fake.public().items():
+        there = real.arguments(name)
         if there is None:
             found.append(f"{name} does not exist")
             continue
