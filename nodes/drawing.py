@@ -102,8 +102,11 @@ class TBDSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, reference, audio, positive, negative, **wanted) -> io.NodeOutput:
-        options = DrawOptions(**wanted)
+    def execute(
+        cls, model, reference, audio, positive, negative, seed, steps, guidance, sampler, scheduler, text_scale,
+        audio_scale,
+    ) -> io.NodeOutput:  # fmt: skip
+        options = DrawOptions(seed, steps, guidance, sampler, scheduler, text_scale, audio_scale)
         clips = list(comfy_bridge.draw_clips(model, reference, audio, positive, negative, options))
         latents = torch.cat(clips)[: audio.speech.num_frames]
         return io.NodeOutput({"samples": latents}, describe_run(model, reference, audio, options))

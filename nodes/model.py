@@ -27,8 +27,7 @@ class TBDModelLoader(io.ComfyNode):
                     "model",
                     options=comfy_bridge.bundle_names(),
                     default=comfy_bridge.BUNDLED,
-                    tooltip="The bundle: the small one that comes with this pack (drawn faces, 128 pixels), or a file in "
-                    "models/tbd.",
+                    tooltip="A bundle: the small one that comes with this pack (drawn faces) or a file in models/tbd.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -41,8 +40,8 @@ class TBDModelLoader(io.ComfyNode):
                     "beta_schedule",
                     options=list(BETAS),
                     default=comfy_bridge.FROM_BUNDLE,
-                    tooltip="Noise schedule in diffusers' names (its scaled_linear is ComfyUI's linear). Change it only "
-                    "for a model that was trained with another one than its bundle says.",
+                    tooltip="Noise schedule in diffusers' names (scaled_linear is what ComfyUI calls linear). Change "
+                    "it only for a model that was trained with another one than its bundle says.",
                 ),
             ],
             outputs=[
@@ -83,8 +82,8 @@ class TBDSampleInputs(io.ComfyNode):
             node_id="TBDSampleInputs",
             display_name="TBD Sample Inputs",
             category="Think-Before-Draw",
-            description="A drawn portrait and three seconds of speech that come with this pack. Put Load Image and Load "
-            "Audio in its place for your own.",
+            description="A drawn portrait and three seconds of speech that come with this pack. For your own, put Load "
+            "Image and Load Audio in its place.",
             inputs=[],
             outputs=[
                 io.Image.Output("portrait", tooltip="A drawn face."),

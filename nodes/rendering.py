@@ -26,8 +26,8 @@ class TBDRenderVideo(io.ComfyNode):
             node_id="TBDRenderVideo",
             display_name="TBD Render Video",
             category="Think-Before-Draw",
-            description="Draws the whole speech into an MP4 in the output folder. A run that was stopped goes on at its "
-            "first missing clip when the same inputs are queued again; memory does not grow with the length.",
+            description="Draws the whole speech into an MP4 in the output folder. A run that was stopped goes on at "
+            "its first missing clip when the same inputs are queued again; memory does not grow with the length.",
             inputs=[
                 *conditions(),
                 Vae.Input("vae", tooltip="From Load TBD Model."),
@@ -56,10 +56,11 @@ class TBDRenderVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, reference, audio, positive, negative, vae, filename_prefix: str, sound=None, **wanted
-    ) -> io.NodeOutput:
+        cls, model, reference, audio, positive, negative, vae, seed, steps, guidance, sampler, scheduler, text_scale,
+        audio_scale, filename_prefix, sound=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        options = DrawOptions(seed, steps, guidance, sampler, scheduler, text_scale, audio_scale)
         with needed_packages():
-            options = DrawOptions(**wanted)
             path = render_video(model, reference, audio, positive, negative, vae, options, filename_prefix, sound)
         shown = ui.SavedResult(path.name, _subfolder(path), io.FolderType.output)
         info = f"{describe_run(model, reference, audio, options)}\n{path}"

@@ -51,7 +51,7 @@ def tbd_parts(model: Any) -> Parts:
     """InputError when the MODEL is another's."""
     parts = model.get_attachment(KEY)
     if parts is None:
-        raise InputError(f"this MODEL is a {type(model.model).__name__}, not Think-Before-Draw's; use Load TBD Model's")
+        raise InputError(f"this MODEL is of type {type(model.model).__name__}, not Think-Before-Draw's; use Load TBD Model's")
     return parts
 
 
@@ -142,7 +142,7 @@ def recording(audio: Mapping[str, Any] | None) -> Speech:
         raise InputError("there is no sound (0 samples), as in a video without a track; connect Load Audio")
     if samples.ndim == 3 and len(samples) != 1:
         raise InputError(f"got a batch of {len(samples)} recordings; one is spoken at a time: use Batch Cases")
-    samples = samples.reshape(-1, samples.shape[-1]).float().cpu().numpy()
+    samples = (samples[0] if samples.ndim == 3 else samples).float().cpu().numpy()
     return speech_from_samples(samples, int(audio["sample_rate"]), "the recording")
 
 

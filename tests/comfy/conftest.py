@@ -1,0 +1,163 @@
+"""A real ComfyUI in this process, on the CPU, in folders of its own: `make test-comfy`."""
+
+import asyncio
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/tbd", "models/loras")
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def comfyui(tmp_path_factory) -> Path:
+    """ComfyUI's base directory; afterwards its modules can be imported."""
+    if not (CHECKOUT / "comfy" / "sd.py").is_file():
+        pytest.exit(f"no ComfyUI in {CHECKOUT}; set COMFYUI_PATH to a checkout", 2)
+    assert not any(Path(entry).name == "fakes" for entry in sys.path), "the stand-ins come first; add: -o pythonpath="
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in FOLDERS:
+        (base / folder).mkdir(parents=True)
+    sys.path.insert(0, str(CHECKOUT))  # before the pack's own folder, which has a `nodes` as well
+    own, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base)]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args  # noqa: F401  reads the command line when it is first imported
+    finally:
+        sys.argv = own
+    return base
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui):
+    """The pack as ComfyUI itself loads it."""
+    import nodes
+
+    link = comfyui / "custom_nodes" / "think-before-draw"
+    link.symlink_to(ROOT)
+    assert asyncio.run(nodes.load_custom_node(str(link))), "ComfyUI could not load the pack; its log says why"
+    return sys.modules[str(link).replace(".", "_x_")]
+
+
+@pytest.fixture(scope="session")
+def part(pack):
+    """`part("tbd_core.denoise")`: that module of the loaded pack. (A plain import would give a second one.)"""
+    return lambda name: importlib.import_module(f"{pack.__name__}.{name}")
+
+
+@pytest.fixture(scope="session")
+def bridge(part):
+    return part("nodes.comfy_bridge")
+
+
+@pytest.fixture(scope="session")
+def load(bridge):
+    """`load(path, dtype)`: its `model`, `clip`, `vae` and `ears`, loaded as a node loads them."""
+    import torch
+
+    def load(path, dtype="fp32"):
+        with torch.inference_mode():
+            return SimpleNamespace(
+                **dict(zip(("model", "clip", "vae", "ears"), bridge.load_bundle(path, dtype), strict=True))
+            )
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def loaded(load, small_bundle):
+    """The small random bundle."""
+    return load(small_bundle)
+
+
+@pytest.fixture(scope="session")
+def sound():
+    """`sound(seconds)`: a wavering tone as AUDIO."""
+    import torch
+
+    def make(seconds: float, rate: int = 16_000) -> dict:
+        time = torch.arange(round(seconds * rate)) / rate
+        wave = 0.3 * torch.sin(2 * torch.pi * 220 * time) * (0.6 + 0.4 * torch.sin(2 * torch.pi * 3 * time))
+        return {"waveform": wave[None, None], "sample_rate": rate}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def face():
+    """A picture of 96 x 80 pixels as IMAGE: smooth, and no two places of it alike."""
+    import torch
+
+    rows, columns = torch.linspace(0, 1, 80)[:, None], torch.linspace(0, 1, 96)[None]
+    red, green = (rows + columns) / 2, (6 * rows).sin() * 0.4 + 0.5 + 0 * columns
+    return torch.stack([red, green, (9 * rows * columns).cos() * 0.4 + 0.5], dim=2)[None]
+
+
+@pytest.fixture(scope="session")
+def drawn(bridge, loaded, face, sound):
+    """`drawn(...)`: scaled latents of all clips, [F, C, h, w], through ComfyUI's sampling."""
+    import torch
+
+    def draw(seconds=0.5, steps=4, positive=None, negative=None, over=loaded, **options):
+        with torch.inference_mode():
+            seen, _ = bridge.see_portrait(over.model, over.vae, face, (64, 64))
+            heard = bridge.listen(over.ears, sound(seconds))
+            words = [bridge.encode_text(over.clip, "a happy person") if positive is None else positive]
+            words.append(bridge.encode_text(over.clip, "blurry") if negative is None else negative)
+            options = bridge.DrawOptions(seed=3, steps=steps, **options)
+            clips = list(bridge.draw_clips(over.model, seen, heard, *words, options))
+            return torch.cat(clips) * over.model.get_model_object("latent_format").scale_factor
+
+    return draw
+
+
+class Page:
+    """Who watches: a browser that keeps what it is told."""
+
+    client_id, last_node_id, last_prompt_id = None, None, None
+
+    def __init__(self):
+        self.sockets_metadata: dict = {}
+        self.said: list[tuple] = []
+
+    def send_sync(self, event, data, sid=None):
+        self.said.append((event, data))
+
+    def send_progress_text(self, text, node_id, sid=None):
+        self.said.append((text, node_id))
+
+
+@pytest.fixture
+def queue(pack):
+    """`queue(prompt) -> set of the nodes that ran`: one prompt, by ComfyUI's own executor and its cache."""
+    import execution
+
+    page = Page()
+    executor = execution.PromptExecutor(page, cache_type=execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0})
+    names = iter(range(1_000_000))
+
+    def run(prompt: dict) -> set[str]:
+        name = f"prompt {next(names)}"
+        valid, error, wanted, faults = asyncio.run(execution.validate_prompt(name, prompt, None))
+        assert valid, (error, faults)
+        page.said.clear()
+        executor.execute(prompt, name, {"client_id": "test"}, wanted)
+        said = dict(page.said)
+        assert "execution_error" not in said, said["execution_error"]["exception_message"]
+        return {data["node"] for event, data in page.said if event == "executing" and data["node"]}
+
+    run.page, run.executor = page, executor
+    return run
