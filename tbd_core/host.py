@@ -51,7 +51,8 @@ def tbd_parts(model: Any) -> Parts:
     """InputError when the MODEL is another's."""
     parts = model.get_attachment(KEY)
     if parts is None:
-        raise InputError(f"this MODEL is of type {type(model.model).__name__}, not Think-Before-Draw's; use Load TBD Model's")
+        kind = type(model.model).__name__
+        raise InputError(f"this MODEL is of type {kind}, not Think-Before-Draw's; use Load TBD Model's")
     return parts
 
 

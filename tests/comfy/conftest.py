@@ -1,9 +1,13 @@
 """A real ComfyUI in this process, on the CPU, in folders of its own: `make test-comfy`."""
 
 import asyncio
+import atexit
+import functools
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,13 +24,20 @@ def checkout() -> Path:
     return CHECKOUT
 
 
-@pytest.fixture(scope="session", autouse=True)
-def comfyui(tmp_path_factory) -> Path:
-    """ComfyUI's base directory; afterwards its modules can be imported."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before all else: pytest imports the pack's own `__init__.py` then, which asks for ComfyUI."""
+    base_directory()
+
+
+@functools.cache
+def base_directory() -> Path:
+    """Makes ComfyUI importable, as if started with `--cpu --base-directory` of a new folder, which is returned."""
     if not (CHECKOUT / "comfy" / "sd.py").is_file():
         pytest.exit(f"no ComfyUI in {CHECKOUT}; set COMFYUI_PATH to a checkout", 2)
     assert not any(Path(entry).name == "fakes" for entry in sys.path), "the stand-ins come first; add: -o pythonpath="
-    base = tmp_path_factory.mktemp("comfyui")
+    base = Path(tempfile.mkdtemp(prefix="comfyui-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True)
     sys.path.insert(0, str(CHECKOUT))  # before the pack's own folder, which has a `nodes` as well
@@ -39,6 +50,12 @@ def comfyui(tmp_path_factory) -> Path:
     finally:
         sys.argv = own
     return base
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """ComfyUI's base directory."""
+    return base_directory()
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,8 @@ def test_rows_of_one_batch_are_drawn_as_each_alone(loaded, part, words):
     guide = part("tbd_core.guide").Guide(None, None, None, (64, 64))
     alone = [[words[1][0][0], {"tbd": guide}]]
     together = ksampler(loaded.model, *words)
-    assert torch.allclose(together, ksampler(loaded.model, words[0], alone), atol=1e-5)
-    assert not torch.allclose(together, ksampler(loaded.model, words[1], words[0]), atol=1e-3)  # the order counts
+    assert torch.allclose(together, ksampler(loaded.model, words[0], alone), atol=1e-3)
+    assert not torch.allclose(together, ksampler(loaded.model, words[1], words[0]), atol=0.1)  # the order counts
 
 
 @torch.inference_mode()

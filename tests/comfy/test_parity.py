@@ -80,27 +80,60 @@ def assert_alike(pair, share=1e-3):
     """Apart by at most `share` of their own spread, at every place."""
     theirs, ours = pair
     assert theirs.shape == ours.shape
-    assert (theirs - ours).abs().max() <= share * ours.std()
+    apart = (theirs - ours).abs().max() / ours.std()
+    assert apart <= share, f"{apart:.2e} of the spread of {ours.std():.3g}"
 
 
-@pytest.mark.parametrize("steps", [10, 20, 25, 40, 50])
-def test_the_latents_are_those_of_our_own_loop(both_ways, small_bundle, steps):
-    assert_alike(both_ways(small_bundle, steps))
+@pytest.fixture(scope="module")
+def variant(part, networks, small_bundle, tmp_path_factory):
+    """`variant(**scheduler)`: the small random bundle with another noise schedule."""
+    folder = tmp_path_factory.mktemp("variants")
+
+    def save(**scheduler):
+        nets, config = networks(small_bundle)
+        config = replace(config, scheduler=replace(config.scheduler, **scheduler))
+        path = folder / f"{len(list(folder.iterdir()))}.safetensors"
+        part("tbd_core.checkpoint.store").save(path, nets, config, {"name": "variant"}, torch.float32)
+        return path
+
+    return save
 
 
-def test_the_second_clip_goes_on_from_the_first_in_the_same_way(both_ways, small_bundle):
-    pair = both_ways(small_bundle, 10, seconds=0.8)
-    assert len(pair[0]) == 28
+@pytest.fixture(scope="module")
+def exact(variant):
+    """Without a zero terminal SNR, whose place ComfyUI gives to a very small one: nothing but rounding may differ."""
+    return variant(rescale_betas_zero_snr=False)
+
+
+@pytest.fixture(scope="module")
+def bundled(part):
+    return part("tbd_core.config").TINY_BUNDLE
+
+
+def test_the_bundled_model_draws_the_same(both_ways, bundled):
+    pair = both_ways(bundled, 10, seconds=0.8, pull={"scale": 1.5})
+    assert len(pair[0]) == 28  # the second clip goes on from the first
     assert_alike(pair)
 
 
-def test_the_bundled_model_draws_the_same(both_ways, part):
-    assert_alike(both_ways(part("tbd_core.config").TINY_BUNDLE, 10, seconds=0.8, pull={"scale": 1.5}))
+@pytest.mark.parametrize("steps", [20, 25, 40, 50])
+def test_and_at_all_steps_that_divide_1000(both_ways, bundled, steps):
+    assert_alike(both_ways(bundled, steps, pull={"scale": 1.0}))  # half the passes: it takes long enough
+
+
+def test_other_steps_differ_only_by_the_rounding_of_diffusers(both_ways, bundled):
+    assert_alike(both_ways(bundled, 12), share=3e-2)
+
+
+def test_a_random_model_draws_the_same_to_rounding(both_ways, exact):
+    pair = both_ways(exact, 10, seconds=0.8)
+    assert len(pair[0]) == 28
+    assert_alike(pair, share=1e-4)
 
 
 @pytest.mark.parametrize("blend", ["paper", "smooth"])
-def test_blends_are_rebuilt_for_the_runs_own_steps(both_ways, small_bundle, blend):
-    assert_alike(both_ways(small_bundle, 10, blend=blend))
+def test_blends_are_rebuilt_for_the_runs_own_steps(both_ways, exact, blend):
+    assert_alike(both_ways(exact, 5, blend=blend), share=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -112,22 +145,14 @@ def test_blends_are_rebuilt_for_the_runs_own_steps(both_ways, small_bundle, blen
         {"scale": 1.0, "text": 3.0, "audio": 0.0},
     ],
 )
-def test_scales_of_their_own_pull_as_in_our_loop(both_ways, small_bundle, pull):
-    assert_alike(both_ways(small_bundle, 10, pull=pull))
+def test_scales_of_their_own_pull_as_in_our_loop(both_ways, exact, pull):
+    assert_alike(both_ways(exact, 5, pull=pull))
 
 
-def test_steps_that_do_not_divide_1000_differ_only_by_diffusers_rounding(both_ways, small_bundle):
-    assert_alike(both_ways(small_bundle, 12), share=3e-2)
-
-
-@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "linear", "squaredcos_cap_v2"])
-def test_a_bundle_that_predicts_noise_draws_the_same(both_ways, part, networks, small_bundle, tmp_path, beta_schedule):
-    nets, config = networks(small_bundle)
-    plain = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "beta_schedule": beta_schedule}
-    config = replace(config, scheduler=replace(config.scheduler, **plain))
-    path = tmp_path / "epsilon.safetensors"
-    part("tbd_core.checkpoint.store").save(path, nets, config, {"name": "epsilon"}, torch.float32)
-    assert_alike(both_ways(path, 10))
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "linear"])
+def test_a_bundle_that_predicts_noise_draws_the_same(both_ways, variant, beta_schedule):
+    kind = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "beta_schedule": beta_schedule}
+    assert_alike(both_ways(variant(**kind), 5))
 
 
 @pytest.mark.parametrize("text", TEXTS)
