@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..tbd_core.guide import DrawOptions
+from ..tbd_core.units import FPS
 from . import comfy_bridge
 from .compat import extra
 from .sockets import AUDIO, REFERENCE
@@ -76,7 +77,7 @@ def describe_run(model, reference, audio, options: DrawOptions) -> str:
     own = {"text": options.text_scale, "audio": options.audio_scale}
     lines = [
         f"{audio.speech.num_frames} frames of {reference.size[0]} x {reference.size[1]} pixels, "
-        f"{audio.speech.num_frames / 25:.2f} s",
+        f"{audio.speech.num_frames / FPS:.2f} s",
         f"{options.steps} steps of {options.sampler}, {options.scheduler}; seed {options.seed}",
         f"guidance {options.guidance:g}" + "".join(f", {k} {v:g}" for k, v in own.items() if v is not None),
         *reference.warnings,

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..tbd_core import __version__
+from ..tbd_core import __version__, host
 from ..tbd_core.errors import InputError
 from ..tbd_core.guide import DrawOptions
-from ..tbd_core.host import needed_packages, to_bytes
 from ..tbd_core.render import describe, digest, is_finished, model_key, render
 from ..tbd_core.units import MOTION_FRAMES
 from . import comfy_bridge
@@ -60,7 +59,7 @@ class TBDRenderVideo(io.ComfyNode):
         audio_scale, filename_prefix, sound=None,
     ) -> io.NodeOutput:  # fmt: skip
         options = DrawOptions(seed, steps, guidance, sampler, scheduler, text_scale, audio_scale)
-        with needed_packages():
+        with host.needed_packages():
             path = render_video(model, reference, audio, positive, negative, vae, options, filename_prefix, sound)
         shown = ui.SavedResult(path.name, _subfolder(path), io.FolderType.output)
         info = f"{describe_run(model, reference, audio, options)}\n{path}"
@@ -106,12 +105,12 @@ def render_video(
         scale = model.get_model_object("latent_format").scale_factor
         clips = comfy_bridge.draw_clips(model, reference, audio, positive, negative, settled, start, before)
         for latents in clips:
-            yield to_bytes(vae.decode(latents)), (latents[-MOTION_FRAMES:].float().cpu() * scale).numpy()
+            yield host.to_bytes(vae.decode(latents)), (latents[-MOTION_FRAMES:].float().cpu() * scale).numpy()
 
     track = audio.speech.waveform
     if sound is not None:
-        samples = sound["waveform"]
-        track = samples.reshape(-1, samples.shape[-1]).float().cpu().numpy()[:2], int(sound["sample_rate"])
+        samples, rate = host.sound(sound)
+        track = samples[:2], rate
     metadata = {"generator": f"think-before-draw {__version__}", "seed": settled.seed, "steps": settled.steps}
     render(path, key, audio.speech.num_frames, reference.size, draw, track, metadata)
     return path

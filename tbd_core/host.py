@@ -136,15 +136,19 @@ def sample_inputs() -> tuple[Tensor, dict[str, Any]]:
     return image, {"waveform": torch.from_numpy(samples)[None], "sample_rate": rate}
 
 
-def recording(audio: Mapping[str, Any] | None) -> Speech:
-    """{waveform [1, C, T], sample_rate} → the speech. InputError for no sound, a batch, and what cannot be spoken."""
+def sound(audio: Mapping[str, Any] | None) -> tuple[ndarray, int]:
+    """{waveform [1, C, T], sample_rate} → (samples [C, T], rate in Hz). InputError for no sound and for a batch."""
     samples = None if audio is None else audio["waveform"]
     if audio is None or samples is None:
         raise InputError("there is no sound (0 samples), as in a video without a track; connect Load Audio")
     if samples.ndim == 3 and len(samples) != 1:
         raise InputError(f"got a batch of {len(samples)} recordings; one is spoken at a time: use Batch Cases")
-    samples = (samples[0] if samples.ndim == 3 else samples).float().cpu().numpy()
-    return speech_from_samples(samples, int(audio["sample_rate"]), "the recording")
+    return (samples[0] if samples.ndim == 3 else samples).float().cpu().numpy(), int(audio["sample_rate"])
+
+
+def recording(audio: Mapping[str, Any] | None) -> Speech:
+    """{waveform [1, C, T], sample_rate} → the speech. InputError also for what cannot be spoken."""
+    return speech_from_samples(*sound(audio), "the recording")
 
 
 def read_wave(path: str | Path) -> tuple[ndarray, int]:
@@ -177,14 +181,14 @@ def warn(lines: Iterable[str]) -> None:
 
 @contextmanager
 def needed_packages() -> Iterator[None]:
-    """A package that is missing becomes an InputError that says what to do."""
+    """A package that is missing or does not fit becomes an InputError that says what to do."""
     try:
         yield
     except ImportError as error:
         requirements = Path(__file__).resolve().parents[1] / "requirements.txt"
+        what = f"is missing ({error.name})" if isinstance(error, ModuleNotFoundError) else f"does not fit ({error})"
         raise InputError(
-            f"1 package is missing ({error.name or error}); run `{sys.executable} -m pip install -r {requirements}`, "
-            "then start again"
+            f"1 package {what}; run `{sys.executable} -m pip install -r {requirements}`, then start again"
         ) from error
 
 

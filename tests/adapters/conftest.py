@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,3 +79,40 @@ def run():
         return output
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bundle(pack, small_bundle):
+    """The small random bundle as Load TBD Model gives it: `model`, `clip`, `vae` and `ears`, in fp32."""
+    import torch
+
+    from tbd_pack.nodes import comfy_bridge
+
+    with torch.inference_mode():
+        return SimpleNamespace(
+            **dict(zip(("model", "clip", "vae", "ears"), comfy_bridge.load_bundle(small_bundle, "fp32"), strict=True))
+        )
+
+
+@pytest.fixture(scope="session")
+def wires(bundle, face, sound):
+    """What is linked to a sampler, and its widgets: two clips of two steps, guided."""
+    import torch
+
+    from tbd_pack.nodes import comfy_bridge
+
+    with torch.inference_mode():
+        return dict(
+            model=bundle.model,
+            reference=comfy_bridge.see_portrait(bundle.model, bundle.vae, face, (64, 64))[0],
+            audio=comfy_bridge.listen(bundle.ears, sound(0.8)),
+            positive=comfy_bridge.encode_text(bundle.clip, "a happy person"),
+            negative=comfy_bridge.encode_text(bundle.clip, "blurry"),
+            seed=7,
+            steps=2,
+            guidance=2.0,
+            sampler="euler",
+            scheduler="trailing",
+            text_scale=-1.0,
+            audio_scale=-1.0,
+        )

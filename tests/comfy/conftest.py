@@ -101,29 +101,6 @@ def loaded(load, small_bundle):
 
 
 @pytest.fixture(scope="session")
-def sound():
-    """`sound(seconds)`: a wavering tone as AUDIO."""
-    import torch
-
-    def make(seconds: float, rate: int = 16_000) -> dict:
-        time = torch.arange(round(seconds * rate)) / rate
-        wave = 0.3 * torch.sin(2 * torch.pi * 220 * time) * (0.6 + 0.4 * torch.sin(2 * torch.pi * 3 * time))
-        return {"waveform": wave[None, None], "sample_rate": rate}
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def face():
-    """A picture of 96 x 80 pixels as IMAGE: smooth, and no two places of it alike."""
-    import torch
-
-    rows, columns = torch.linspace(0, 1, 80)[:, None], torch.linspace(0, 1, 96)[None]
-    red, green = (rows + columns) / 2, (6 * rows).sin() * 0.4 + 0.5 + 0 * columns
-    return torch.stack([red, green, (9 * rows * columns).cos() * 0.4 + 0.5], dim=2)[None]
-
-
-@pytest.fixture(scope="session")
 def drawn(bridge, loaded, face, sound):
     """`drawn(...)`: scaled latents of all clips, [F, C, h, w], through ComfyUI's sampling."""
     import torch

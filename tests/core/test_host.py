@@ -127,6 +127,12 @@ def test_a_missing_package_is_one_line_that_says_what_to_do():
         import nopackage  # noqa: F401
 
 
+def test_a_package_that_does_not_fit_is_named_with_its_fault():
+    told = r"1 package does not fit \(cannot import name 'nothing' from 'json'"
+    with pytest.raises(InputError, match=told), host.needed_packages():
+        from json import nothing  # noqa: F401
+
+
 def test_other_errors_pass_through():
     with pytest.raises(KeyError), host.needed_packages():
         {}["x"]

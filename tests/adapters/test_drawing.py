@@ -1,0 +1,169 @@
+"""TBD Sampler and Apply Conditions: frames, progress, cancel, what is kept, and numbers left to the bundle."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def draw(bundle, run, pack, wires):
+    from tbd_pack.nodes.drawing import TBDSampler
+
+    return lambda **changed: run(TBDSampler, **(wires | changed)).args
+
+
+@pytest.fixture(scope="module")
+def usual(draw):
+    """What the wires as they are draw: latents [20, 4, 8, 8]."""
+    return draw()[0]["samples"]
+
+
+@pytest.fixture(scope="module")
+def short(bundle, pack, sound):
+    """Speech of one clip: a test need not wait for two."""
+    from tbd_pack.nodes import comfy_bridge
+
+    with torch.inference_mode():
+        return comfy_bridge.listen(bundle.ears, sound(0.4))
+
+
+@pytest.fixture
+def apply(bundle, run, pack, wires):
+    from tbd_pack.nodes.drawing import TBDApplyConditions
+
+    known = {one.id for one in TBDApplyConditions.GET_SCHEMA().inputs}
+    usual = {name: value for name, value in wires.items() if name in known}
+    return lambda clip, **more: run(TBDApplyConditions, clip=clip, **(usual | more)).args
+
+
+@pytest.fixture
+def kept(bundle):
+    return bundle.model.model.diffusion_model.kept
+
+
+def test_there_is_a_latent_for_each_frame_of_the_speech(draw, kept):
+    latent, info = draw()
+    assert latent["samples"].shape == (20, 4, 8, 8) and latent["samples"].isfinite().all()
+    assert info.splitlines()[:3] == [
+        "20 frames of 64 x 64 pixels, 0.80 s",
+        "2 steps of euler, trailing; seed 7",
+        "guidance 2",
+    ]
+    assert not kept
+
+
+def test_the_same_inputs_draw_the_same_and_another_seed_does_not(draw, usual, short):
+    assert torch.equal(draw()[0]["samples"], usual)
+    assert not torch.allclose(draw(seed=8, audio=short)[0]["samples"], usual[:10])
+
+
+def test_numbers_left_out_are_the_bundles(draw, usual, small_config):
+    assert (small_config.defaults.steps, small_config.defaults.guidance) == (2, 2.0)  # as the wires'
+    assert torch.equal(draw(steps=0, guidance=-1.0)[0]["samples"], usual)
+
+
+def test_words_and_sound_pull_for_themselves(draw, short):
+    together = draw(text_scale=2.0, audio_scale=2.0, audio=short)[0]["samples"]  # as hard as all
+    for own in ("text_scale", "audio_scale"):
+        latent, info = draw(**{own: 5.0}, audio=short)
+        assert not torch.allclose(latent["samples"], together, atol=1e-3)
+        assert info.splitlines()[2] == f"guidance 2, {own.partition('_')[0]} 5"
+
+
+def test_one_bar_goes_over_all_clips_and_each_is_named(draw):
+    import comfy.utils
+    from server import PromptServer
+
+    page, seen = PromptServer(), []
+    page.last_node_id = "4"
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, total, preview, node_id: seen.append((value, total, preview))
+    )
+    draw()
+    assert [pair[:2] for pair in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(preview[1].size == (8, 8) for *_, preview in seen)
+    assert page.said == [("clip 1/2", "4"), ("clip 2/2", "4")]
+
+
+def test_a_cancel_passes_through_and_nothing_stays(draw, kept):
+    import comfy.model_management as mm
+    import comfy.utils
+
+    def cancel(value, total, preview, node_id):
+        if value == 3:
+            mm.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(cancel)
+    with pytest.raises(mm.InterruptProcessingException):
+        draw()
+    assert not kept
+
+
+def test_out_of_memory_passes_through_and_the_next_try_is_clean(draw, usual, kept, bundle, monkeypatch):
+    import comfy.model_management as mm
+
+    calls = []
+    network = bundle.model.model.diffusion_model
+    whole = type(network).forward
+
+    def short_of_memory(self, *given, **named):
+        calls.append(1)
+        if len(calls) == 6:
+            raise mm.OOM_EXCEPTION("no memory")
+        return whole(self, *given, **named)
+
+    monkeypatch.setattr(type(network), "forward", short_of_memory)
+    with pytest.raises(mm.OOM_EXCEPTION):
+        draw()
+    assert not kept
+    assert torch.equal(draw()[0]["samples"], usual)
+
+
+def test_prompts_of_another_text_encoder_are_refused(draw):
+    with pytest.raises(ValueError, match="the prompts are 768 wide, this model wants 16; use the CLIP of Load"):
+        draw(positive=[[torch.zeros(1, 77, 768), {}]])
+
+
+def test_a_schedule_is_cut_for_the_samplers_own_steps(draw, short, bundle, pack):
+    from tbd_pack.nodes import comfy_bridge
+    from tbd_pack.tbd_core.slicing import schedule_conditioning
+
+    stages = [comfy_bridge.encode_text(bundle.clip, text) for text in ("coarse words", "fine words")]
+    schedules = [schedule_conditioning(stages, steps)[0] for steps in (3, 17)]
+    first, second = (draw(positive=one, steps=3, guidance=1.0, audio=short)[0]["samples"] for one in schedules)
+    assert torch.equal(first, second)
+
+
+def test_one_clip_for_a_plain_ksampler(apply, wires):
+    positive, negative, latent = apply(0)
+    assert latent["samples"].shape == (14, 4, 8, 8) and not latent["samples"].any()
+    assert repr(positive[0][1]["tbd"]) == "Guide(portrait, motion, sound)"
+    assert repr(negative[0][1]["tbd"]) == "Guide(motion)"
+    assert "tbd" not in wires["positive"][0][1]  # what others hold is left as it was
+
+
+def test_the_next_clip_wants_the_one_before(apply):
+    with pytest.raises(ValueError, match="clip 1 goes on from clip 0: connect that clip's latent as previous"):
+        apply(1)
+    with pytest.raises(ValueError, match="clip 2 is not there: the recording has 2 clips, counted from 0"):
+        apply(2, previous={"samples": torch.zeros(14, 4, 8, 8)})
+    before = {"samples": torch.randn(14, 4, 8, 8)}
+    moved, still = (apply(1, previous=one)[0][0][1]["tbd"] for one in (before, {"samples": torch.zeros(2, 4, 8, 8)}))
+    name = "down_blocks.0.attentions.0"
+    assert not torch.allclose(moved.motion[name], still.motion[name])
+    assert torch.equal(moved.windows, still.windows)
+
+
+def test_the_sampler_goes_through_the_clips_as_ksampler_does(usual, apply, bundle, wires, pack):
+    from comfy.sample import sample
+
+    from tbd_pack.tbd_core.denoise import clip_noise
+
+    drawn, latent = [], None
+    for clip in range(2):
+        positive, negative, empty = apply(clip, previous=latent)
+        noise = clip_noise(7, clip, wires["reference"].latents)
+        with torch.inference_mode():
+            one = sample(bundle.model, noise, 2, 2.0, "euler", "simple", positive, negative, empty["samples"])
+        latent = {"samples": one}
+        drawn.append(one)
+    assert torch.allclose(torch.cat(drawn)[:20], usual, atol=1e-3)

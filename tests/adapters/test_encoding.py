@@ -1,0 +1,112 @@
+"""The two encoders: what they make of portrait and speech, and what they say of those they cannot use."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def look(bundle, run, pack):
+    from tbd_pack.nodes.encoding import TBDReferenceEncode
+
+    usual = dict(model=bundle.model, vae=bundle.vae, width=64, height=64, box="")
+    return lambda image, **changed: run(TBDReferenceEncode, image=image, **(usual | changed)).args
+
+
+@pytest.fixture
+def hear(bundle, run, pack):
+    from tbd_pack.nodes.encoding import TBDAudioEncode
+
+    return lambda audio: run(TBDAudioEncode, audio_encoder=bundle.ears, audio=audio).args[0]
+
+
+def test_the_speech_fills_whole_clips_and_keeps_its_own_length(hear, sound):
+    heard = hear(sound(0.8))
+    assert heard.features.shape == (28, 2, 16) and heard.speech.num_frames == 20
+    assert heard.digest == hear(sound(0.8)).digest != hear(sound(0.6)).digest
+
+
+def test_the_frames_are_counted_at_the_files_own_rate(hear):
+    audio = {"waveform": torch.rand(1, 2, 44_100), "sample_rate": 44_100}
+    assert hear(audio).speech.num_frames == 25
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (None, r"there is no sound \(0 samples\), as in a video without a track; connect Load Audio"),
+        ({"waveform": torch.zeros(2, 1, 16_000), "sample_rate": 16_000}, "got a batch of 2 recordings"),
+        ({"waveform": torch.zeros(1, 1, 1600), "sample_rate": 16_000}, r"has 0\.10 s of audio; at least 0\.2 s"),
+    ],
+)
+def test_sound_that_cannot_be_spoken_is_refused(hear, audio, message):
+    with pytest.raises(ValueError, match=message):
+        hear(audio)
+
+
+def test_a_cancel_ends_the_listening(hear, sound):
+    import comfy.model_management as mm
+
+    mm.interrupt_current_processing()
+    with pytest.raises(mm.InterruptProcessingException):
+        hear(sound(0.8))
+
+
+def test_the_portrait_is_cropped_encoded_and_looked_at(look, face, bundle):
+    seen, cropped = look(face)
+    assert cropped.shape == (1, 64, 64, 3) and seen.size == (64, 64)
+    scale = bundle.model.get_model_object("latent_format").scale_factor
+    assert torch.allclose(seen.latents, bundle.vae.encode(cropped) * scale, atol=1e-6)
+    assert {name: feature.shape[0] for name, feature in seen.features.items()} == dict.fromkeys(seen.features, 1)
+    assert len(seen.features) == 16 and seen.warnings == (
+        "the portrait is 96 x 80 px; cropped to a square of 80 x 80 px",
+    )
+    assert seen.digest == look(face)[0].digest != look(face.flip(2))[0].digest
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [((0, 0), (64, 64)), ((96, 0), (96, 96)), ((0, 72), (72, 72)), ((96, 64), (96, 64))]
+)
+def test_sides_left_out_are_the_bundles_or_the_others(look, face, asked, size):
+    seen, cropped = look(face, width=asked[0], height=asked[1])
+    assert seen.size == size == (cropped.shape[2], cropped.shape[1])
+
+
+def test_the_face_moves_the_crop(look, face):
+    left = look(face, box="0,20,20,20")[1]
+    right = look(face, box="76,20,20,20")[1]
+    mask = torch.zeros(1, 80, 96)
+    mask[0, 20:40, 76:96] = 1
+    assert not torch.equal(left, right)
+    assert torch.equal(look(face, box="0,20,20,20", face=mask)[1], right)
+    assert torch.equal(look(face, face=torch.zeros(1, 64, 64))[1], look(face)[1])
+
+
+def test_portraits_and_marks_that_cannot_be_used_are_refused(look, face):
+    with pytest.raises(ValueError, match="got a batch of 2 portraits; one is drawn at a time: use Batch Cases"):
+        look(face.repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match="box is 'left'; give x,y,width,height"):
+        look(face, box="left")
+    with pytest.raises(ValueError, match="lies outside the picture of 96 x 80 px"):
+        look(face, box="200,20,20,20")
+
+
+def test_the_vae_of_another_model_is_refused_or_warned_of(look, face, bundle):
+    def other(channels, ratio, **more):
+        compression = {"spacial_compression_encode": lambda: ratio, "latent_channels": channels}
+        return SimpleNamespace(**compression, encode=bundle.vae.encode, **more)
+
+    with pytest.raises(ValueError, match="the VAE has 16 channels at 1/8 of the size, this model wants 4 at 1/8; use"):
+        look(face, vae=other(16, 8))
+    with pytest.raises(ValueError, match="the VAE has 4 channels at 1/4 of the size"):
+        look(face, vae=other(4, 4))
+    warned = look(face, vae=other(4, 8, bundle=SimpleNamespace(name="their.safetensors")))[0].warnings
+    assert warned[0] == "the VAE is their.safetensors's, the MODEL small.safetensors's; colours may be wrong"
+
+
+def test_another_packs_model_is_refused(look, face):
+    from comfy.model_patcher import ModelPatcher
+
+    with pytest.raises(ValueError, match="this MODEL is of type Identity, not Think-Before-Draw's"):
+        look(face, model=ModelPatcher(torch.nn.Identity(), "cpu", "cpu"))
