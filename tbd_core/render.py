@@ -45,9 +45,8 @@ def describe(value: Any) -> Any:
     name = getattr(value, "__qualname__", type(value).__qualname__)
     if is_dataclass(value) and not isinstance(value, type):
         return {"type": name, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
-    if hasattr(value, "weights"):
-        return {"type": name, "weights": describe(value.weights)}
-    return {"type": name}
+    weights = getattr(value, "weights", None)
+    return {"type": name} if weights is None else {"type": name, "weights": describe(weights)}
 
 
 def model_key(model: Any, vae: Any) -> dict[str, Any]:
