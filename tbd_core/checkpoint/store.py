@@ -81,12 +81,16 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path} describes no model that can be built ({error!r}); {WAY_OUT}") from error
 
 
-def save(path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype) -> None:
-    """Write everything under its final name at once, floats as `dtype`. InputError when the disk does not take it."""
+def save(
+    path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype,
+    besides: dict[str, torch.Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Write everything under its final name at once, the networks' floats as `dtype`; `besides` are tensors by their
+    full names. InputError when the disk does not take it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {}
+    tensors = dict(besides or {})
     for prefix, module in networks.items():
         for key, value in module.state_dict().items():
             value = value.to(dtype) if value.is_floating_point() else value
@@ -126,6 +130,18 @@ def load(
         if hasattr(module, "position_ids"):
             module.position_ids = torch.arange(TEXT_TOKENS).unsqueeze(0)
     return networks.to(device, dtype or torch.float32).eval(), config
+
+
+def read_tensors(path: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors `prefix.NAME` of a bundle, by NAME; none when there are none. InputError when it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            names = [key for key in sorted(file.keys()) if key.startswith(f"{prefix}.")]
+            return {key[len(prefix) + 1 :]: file.get_tensor(key) for key in names}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged ({error}); {WAY_OUT}") from error
 
 
 def _fill(path: Path, prefix: str, module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
