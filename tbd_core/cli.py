@@ -22,6 +22,9 @@ from .evaluation import command as evaluation
 from .flow import StepReport
 
 
+MOST_SEED = 2**31 - 1  # of training, which multiplies it
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a wrong command line as for any wrong input."""
 
@@ -93,13 +96,15 @@ def parser() -> Parser:
     made.add_argument("file", type=Path)
 
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
-    made.add_argument("--recipe", default="tiny", help="tiny (an afternoon on two CPU cores) or smoke (a minute)")
+    made.add_argument(
+        "--recipe", default="tiny", help="tiny (an afternoon on two cores) or smoke (a minute); want espeak-ng"
+    )
     made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")
     made.add_argument("--output", type=Path, help="the bundle to write (default: the one that ships; smoke: FOLDER)")
     made.add_argument("--seed", type=whole, default=0)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
-    about = "measure a bundle on people, plans and voices it never saw"
+    about = "measure a bundle on people and voices it never met"
     evaluation.add_arguments(command("evaluate", evaluation.run, evaluation.show, about), whole)
 
     about = "twelve evenly spaced frames of a video as one picture"
@@ -274,6 +279,8 @@ def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.recipe not in RECIPES:
         raise InputError(f"unknown recipe {arguments.recipe!r}; choose one of {', '.join(RECIPES)}")
+    if not 0 <= arguments.seed <= MOST_SEED:
+        raise InputError(f"--seed is {arguments.seed}; give a whole number from 0 to {MOST_SEED}")
     folder = arguments.folder or Path("runs") / arguments.recipe
     shipped = TINY_BUNDLE if arguments.recipe != "smoke" else folder / "tbd_smoke.safetensors"
     output = arguments.output or shipped

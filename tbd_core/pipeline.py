@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .denoise import Job
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
-UNLIKE_DB = 1.5  # below the least of the drawn portraits that were held out
 
 
 @dataclass(frozen=True)
@@ -197,11 +196,14 @@ def draw(
         part = parts.load(index)
         if part is None:
             from . import denoise, frames
+            from .likeness import unlike_training
 
             if job is None:
                 job, heard = prepare(job_plan)
-                if strange := unlike_training(job_plan, job):
-                    warn(strange)
+                portrait, model = job_plan.options.portrait, Path(job_plan.options.model)
+                pixels = job_plan.portrait.pixels
+                if said := unlike_training(job_plan.about, model, job.networks, job.portrait, pixels):
+                    warn(f"{portrait} {said}")
             if before is None:
                 before = denoise.first_motion(job.portrait)
             assert heard is not None
@@ -242,24 +244,6 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
             seed=options.seed,
         )
     return job, heard
-
-
-def unlike_training(job_plan: Plan, job: Job) -> str | None:
-    """A warning when the bundle's autoencoder keeps less of the portrait than of any it was trained for (ours). None
-    for bundles whose header does not say how much that is."""
-    from . import frames
-
-    least = job_plan.about.get("training", {}).get("vae_psnr_least_db")
-    if least is None:
-        return None
-    decibel = frames.kept(job.networks.vae, job.portrait, job_plan.portrait.pixels)
-    if decibel >= least - UNLIKE_DB:
-        return None
-    return (
-        f"{job_plan.options.portrait} looks unlike the drawn faces that {job_plan.model_name} was trained on: its "
-        f"autoencoder keeps {decibel:.1f} dB of it, of drawn faces at least {least:.1f} dB; expect a poor likeness, or "
-        "take a model trained for such pictures"
-    )
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

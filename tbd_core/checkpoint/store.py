@@ -81,12 +81,16 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path} describes no model that can be built ({error!r}); {WAY_OUT}") from error
 
 
-def save(path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype) -> None:
-    """Write everything under its final name at once, floats as `dtype`. InputError when the disk does not take it."""
+def save(
+    path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype,
+    besides: dict[str, torch.Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Write everything under its final name at once, the networks' floats as `dtype`; `besides` are tensors by their
+    full names. InputError when the disk does not take it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {}
+    tensors = dict(besides or {})
     for prefix, module in networks.items():
         for key, value in module.state_dict().items():
             value = value.to(dtype) if value.is_floating_point() else value

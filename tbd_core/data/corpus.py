@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ..synthetic.face import Face, random_gaze, random_identity, random_pose
 from ..synthetic.portrait import render
 from ..units import AUDIO_WINDOW, CLIP_FRAMES, FPS, MOTION_FRAMES
 from .plans import Plan, random_plans, unit_levels
-from .recordings import recording
+from .recordings import check_voices, recording
 
 
 BLINKING = 0.04  # share of single faces in mid-blink
@@ -50,14 +51,14 @@ def to_bytes(pictures: Tensor) -> Tensor:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return torch.load(path, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, LookupError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path} ({path.stat().st_size} bytes) cannot be used; delete it, and it is drawn anew"
         ) from error
 
 
 def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, Tensor]:
-    """Make what is missing of `count` items in shards of `size`, and join all."""
+    """Make what is missing of `count` items in shards of `size`, and join all; `seconds` [shards] is what it cost."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{kind}-*.part-*"):  # of a killed run
         left.unlink(missing_ok=True)
@@ -65,8 +66,10 @@ def _shards(folder: Path, kind: str, count: int, size: int, make) -> dict[str, T
     for start in tqdm(starts, desc=f"draw {kind}"):
         path = folder / f"{kind}-{start:06d}.pt"
         if not path.exists():
+            began = time.monotonic()
+            made = make(start, min(size, count - start))
             held = io.BytesIO()  # torch's own file writer does not say why the disk took nothing
-            torch.save(make(start, min(size, count - start)), held)
+            torch.save({**made, "seconds": torch.tensor([time.monotonic() - began])}, held)
             try:
                 with atomic(path) as partial:
                     partial.write_bytes(held.getbuffer())
@@ -80,6 +83,7 @@ def draw_recordings(folder: Path, count: int, seed: int, held_out: bool = False)
     """`sounds` half [count, T], clean, and `mouths` [count, FRAMES, 3], what they make of a mouth."""
 
     def make(start: int, number: int) -> dict[str, Tensor]:
+        check_voices()
         generator = torch.Generator().manual_seed(seed * 1_000_037 + start)
         sounds = torch.stack([recording(generator, SECONDS, held_out) for _ in range(number)])
         mouths = torch.stack([mouth_from_sound(sound, FRAMES) for sound in sounds])

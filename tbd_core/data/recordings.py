@@ -60,19 +60,47 @@ HELD_OUT = Cast(
 )
 
 
-def speak(sentence: str, voice: str, rate: int, pitch: int) -> Tensor:
-    """`sentence` read aloud: [T] in [-1, 1] at 16 kHz.
+def check_voices() -> None:
+    """Raises InputError unless espeak-ng has every voice and variant of both casts: a variant it lacks it would leave
+    out without a word."""
+    casts = (TRAIN, HELD_OUT)
+    listed = {row[-1] for row in _voices("--voices=variant")}
+    lacks = [name for cast in casts for name in cast.variants if name and f"!v/{name}" not in listed]
+    languages = {word for row in _voices("--voices") for word in row}
+    lacks += [name for cast in casts for name in (*cast.english, *cast.foreign) if name not in languages]
+    if lacks:
+        raise InputError(
+            f"{PROGRAM} lacks {len(lacks)} voices ({', '.join(lacks[:5])}); install a whole {PROGRAM}, 1.51 or newer"
+        )
 
-    `voice` as espeak-ng names it ("en-us", "en-gb+f2"), `rate` in words a minute, `pitch` in [0, 99]. The same
-    arguments give the same sound. Raises InputError when espeak-ng is missing or cannot do it.
-    """
+
+def _voices(option: str) -> list[list[str]]:
+    """Rows of espeak-ng's list; a variant's file name is the last word."""
+    lines = _run(option).decode("utf-8", "replace").splitlines()[1:]
+    return [line.split() for line in lines if line.strip()]
+
+
+def _program() -> str:
     program = shutil.which(PROGRAM)
     if program is None:
         raise InputError(
             f"{PROGRAM} was not found; training's speech is made with it; "
             f"install it (Debian: apt-get install {PROGRAM})"
         )
-    command = [program, "-v", voice, "-s", str(rate), "-p", str(pitch), "-b", "1", "--stdin", "--stdout"]
+    return program
+
+
+def _run(*arguments: str) -> bytes:
+    return subprocess.run([_program(), *arguments], capture_output=True, check=False).stdout
+
+
+def speak(sentence: str, voice: str, rate: int, pitch: int) -> Tensor:
+    """`sentence` read aloud: [T] in [-1, 1] at 16 kHz.
+
+    `voice` as espeak-ng names it ("en-us", "en-gb+f2"), `rate` in words a minute, `pitch` in [0, 99]. The same
+    arguments give the same sound. Raises InputError when espeak-ng is missing or cannot do it.
+    """
+    command = [_program(), "-v", voice, "-s", str(rate), "-p", str(pitch), "-b", "1", "--stdin", "--stdout"]
     done = subprocess.run(command, input=sentence.encode(), capture_output=True, check=False)
     sound = _samples(done.stdout) if done.returncode == 0 else torch.zeros(0)
     if len(sound) == 0:

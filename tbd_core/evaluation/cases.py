@@ -1,9 +1,9 @@
-"""What is drawn to be judged: people, plans and words that no training saw.
+"""What is drawn to be judged: people and voices that no training saw; plans and words are those it was taught.
 
 The number of people N sets everything (`tbd evaluate --cases N`):
     every person once at rest (level 0 of every unit, and the neutral face)
     every action unit max(2, N) times, one at a time, on different people: levels spread over A to E; a unit that has
-        sides once on the left and once on the right alone, at level D, the others of its samples on both
+        sides once on the left and once on the right alone, at levels B and D, the others of its samples on both
     half of the people (rounded up) with seven emotions at three intensities
 All in silence; the recordings are spoken besides (`speeches`).
 """
@@ -29,17 +29,17 @@ from ..units import CLIP_FRAMES, FPS
 
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-VOICES = (ASSETS / "sample" / "speech.wav", *sorted((ASSETS / "evaluation").glob("*.wav")))  # never trained on
+VOICES = tuple(sorted((ASSETS / "evaluation").glob("*.wav")))  # never trained on
 SPOKEN_WITH = ("neutral", "happy", "sad")  # at Moderate, one recording after the other
 PEOPLE_SEED = 7_310_000_000  # the corpora count theirs from their own small seeds
-SIDE_LEVEL = "D"
+SIDE_LEVELS = ("B", "D")  # of the left and the right alone; the other way round for every second unit
 
 
 @dataclass(frozen=True)
 class CaseSizes:
     """How much is drawn. The default ends within 15 minutes on two cores with the bundled model."""
 
-    people: int = 4
+    people: int = 3
     units: tuple[int, ...] = AU_NUMBERS
     emotions: tuple[str, ...] = tuple(name for name in EMOTIONS if name != "neutral")
     voices: tuple[Path, ...] = VOICES
@@ -96,7 +96,8 @@ def unit_samples(number: int, count: int) -> list[tuple[str, str]]:
     if number not in SIDED_UNITS:
         return [(level, "both") for level in spread(count)]
     both = spread(count - 2) if count > 2 else []
-    return [(level, "both") for level in both] + [(SIDE_LEVEL, "left"), (SIDE_LEVEL, "right")]
+    left, right = SIDE_LEVELS[:: 1 if SIDED_UNITS.index(number) % 2 else -1]
+    return [(level, "both") for level in both] + [(left, "left"), (right, "right")]
 
 
 def silent_cases(sizes: CaseSizes) -> list[Case]:

@@ -17,7 +17,7 @@ def add_arguments(made: argparse.ArgumentParser, whole: Callable[[str], int]) ->
     made.add_argument(
         "--speech", type=Path, nargs="+", action="extend", default=[], help="recordings of real voices, for lip_r_real"
     )
-    made.add_argument("--cases", type=whole, help="people that are drawn (default 4; time grows with it)")
+    made.add_argument("--cases", type=whole, help="people that are drawn (default 3; time grows with it)")
     made.add_argument("--proof", type=Path, metavar="FOLDER", help="also write proof.md, proof.json, pictures there")
     made.add_argument(
         "--portraits", type=Path, nargs="+", action="extend", default=[], help="real ones that the proof shows"
@@ -51,7 +51,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         if arguments.proof is None:
             return evaluate(setup, on_clip).result
-        return prove(setup, ProofOptions(arguments.proof, tuple(arguments.portraits)), on_clip)
+        return prove(setup, ProofOptions(arguments.proof, retold(arguments), tuple(arguments.portraits)), on_clip)
+
+
+def retold(arguments: argparse.Namespace) -> str:
+    """The command as the proof quotes it: what was asked for, files by their names alone."""
+    words = ["tbd evaluate"]
+    if arguments.model != TINY_BUNDLE:
+        words.append(arguments.model.name)
+    words += ["--proof", arguments.proof.name or "."]
+    for name in ("speech", "portraits"):
+        if files := getattr(arguments, name):
+            words += [f"--{name}", *(path.name for path in files)]
+    for name in ("cases", "seed"):
+        if value := getattr(arguments, name):
+            words += [f"--{name}", str(value)]
+    return " ".join(words)
 
 
 def show(result: dict[str, Any]) -> str:

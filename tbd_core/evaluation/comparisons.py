@@ -21,7 +21,7 @@ from .evaluate import Evaluation, read_stills
 
 COARSE_FINE, FINE = ("coarse", "fine"), ("fine",)
 
-# Each table of the proof: name → the ways beside each other, the last one being what the others are compared with.
+# Each table of the proof: name → the ways beside each other.
 TABLES: dict[str, dict[str, Way]] = {
     "blends": {
         "paper": Way(COARSE_FINE, "paper"),
@@ -35,10 +35,11 @@ TABLES: dict[str, dict[str, Way]] = {
     },
     "stages": {
         "k = 1": Way(FINE),
-        "k = 3": Way(("label", "coarse", "fine")),
         "k = 2": Way(COARSE_FINE),
+        "k = 3": Way(("label", "coarse", "fine")),
     },
 }
+BASES = {"blends": "hard", "thinking": "CoT-FA + progressive", "stages": "k = 2"}  # what the others are compared with
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Outcome:
 
 
 def compared(cases: Iterable[Case]) -> list[int]:
-    """Which of `cases` are compared: emotions at Moderate and Intense."""
-    return [i for i, case in enumerate(cases) if case.kind == "emotion" and case.plan.intensity in INTENSITIES[1:]]
+    """Which of `cases` are compared: emotions at Intense."""
+    return [i for i, case in enumerate(cases) if case.kind == "emotion" and case.plan.intensity == INTENSITIES[-1]]
 
 
 def resolve(way: Way, blend: str) -> Way:
@@ -111,9 +112,9 @@ def tables(outcomes: dict[Way, Outcome], blend: str) -> dict[str, dict[str, dict
     made = {}
     for title, table in TABLES.items():
         found = {name: outcomes[resolve(way, blend)] for name, way in table.items()}
-        base = found[list(table)[-1]]
+        base = found[BASES[title]]
         made[title] = {name: one.row(base) for name, one in found.items()}
     return made
 
 
-__all__ = ["TABLES", "Outcome", "compare", "compared", "count_clips", "resolve", "tables", "ways"]
+__all__ = ["BASES", "TABLES", "Outcome", "compare", "compared", "count_clips", "resolve", "tables", "ways"]

@@ -1,7 +1,7 @@
-"""A bundle → scores: how far its drawings do what they are told, measured on people, plans and voices it never saw.
+"""A bundle → scores: how far its drawings do what they are told, measured on people and voices it never saw.
 
 Everything a user can get wrong is checked before a network is loaded; what cannot be judged is null, and `notes` says
-why. `docs/proof.md` (`proof.py`) shows the same run.
+why. `docs/proof.md` (`proof.py`) shows such a run.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..pipeline import check_options
 from ..speech import load_speech
 from ..synthetic.clip import mouth_from_sound
 from ..synthetic.face import Face
-from ..units import CLIP_FRAMES, SAMPLES_PER_FRAME
+from ..units import CLIP_FRAMES, FPS, SAMPLES_PER_FRAME
 from . import judge, scores
 from .cases import SPOKEN_WITH, Case, CaseSizes, make_case, num_clips, people, silent_cases, true_pictures
 from .draw import MIDDLE, SEEN, Sitter, Studio
 from .readers import PIXELS, READER_FILE, Readers, Readings, load_readers
 
 
-MOST_PEOPLE = 1000
+MOST_PEOPLE = 100
 SCORES = (
     "vae_psnr", "au_response_mean", "au_response_worst", "emotion_accuracy", "intensity_monotone", "side_accuracy",
     "lip_r_unseen", "lip_lag_frames", "lip_r_real", "identity_ratio", "identity_error", "identity_error_vae",
@@ -61,7 +61,8 @@ class Setup:
     sizes: CaseSizes
     about: dict[str, Any]
     config: ModelConfig
-    readers: Readers | None  # None: nothing that is drawn can be read
+    readers: Readers | None  # None: nothing that is drawn can be read,
+    unread: str | None  # and why
     unseen: tuple[Speech, ...]
     real: tuple[Speech, ...]
     notes: tuple[str, ...]
@@ -112,37 +113,38 @@ def prepare(options: EvaluateOptions, sizes: CaseSizes | None = None, reader_fil
     notes: list[str] = []
     real = tuple(cut(load_speech(path), sizes.frames, notes) for path in options.speech)
     unseen = tuple(cut(load_speech(path), sizes.frames, []) for path in sizes.voices)
-    readers = choose_readers(about, config, reader_file, notes)
-    if readers is None:  # only a seam can be judged: the first voice has several
+    readers, unread = choose_readers(about, config, options.model, reader_file)
+    if unread is not None:
+        notes.append(f"{unread}; all scores that need readers are null (left: vae_psnr, and seam_ratio of one voice)")
         unseen, real = unseen[:1], ()
+    elif config.defaults.size != PIXELS:
+        notes.append(f"pictures of {config.defaults.size} pixels are read at {PIXELS}, the readers' size")
     if not options.speech:
         notes.append("lip_r_real is null: no recordings were given with --speech")
-    return Setup(options, sizes, about, config, readers, unseen, real, tuple(notes))
+    return Setup(options, sizes, about, config, readers, unread, unseen, real, tuple(notes))
 
 
-def choose_readers(about: dict[str, Any], config: ModelConfig, path: Path, notes: list[str]) -> Readers | None:
-    """The readers, or None and a note that says why nothing can be read."""
-    null = "all scores that need them are null (left: vae_psnr, and seam_ratio of one voice)"
+def choose_readers(
+    about: dict[str, Any], config: ModelConfig, model: Path, path: Path
+) -> tuple[Readers | None, str | None]:
+    """The readers that judge a bundle: those trained with it, which lie beside it, else those at `path`; or None and
+    why nothing can be read."""
     if "training" not in about:
-        notes.append(
-            f"the bundle (preset {config.preset}, {config.defaults.size} pixels) was not trained by `tbd train`; the "
-            f"readers know only its drawn faces, so {null}"
+        return None, (
+            f"the bundle (preset {config.preset}, {config.defaults.size} pixels) was not trained by `tbd train`, and "
+            "the readers know only its drawn faces"
         )
-        return None
+    beside = model.with_name(READER_FILE.name)
     try:
-        readers = load_readers(path)
+        return load_readers(beside if beside.exists() else path), None
     except InputError as error:
-        notes.append(f"no readers: {error}; {null}")
-        return None
-    if config.defaults.size != PIXELS:
-        notes.append(f"pictures of {config.defaults.size} pixels are read at {PIXELS}, the readers' size")
-    return readers
+        return None, f"no readers: {error}"
 
 
 def cut(speech: Speech, most: int, notes: list[str]) -> Speech:
     if speech.num_frames <= most:
         return speech
-    notes.append(f"{speech.source} lasts {speech.seconds:.1f} s; its first {most / 25:g} s are judged")
+    notes.append(f"{speech.source} lasts {speech.seconds:.1f} s; its first {most / FPS:g} s are judged")
     return replace(speech, waveform=speech.waveform[: most * SAMPLES_PER_FRAME], num_frames=most)
 
 
@@ -188,7 +190,8 @@ def evaluate(setup: Setup, bar: Bar | None = None, extra: int = 0) -> Evaluation
 
     # Recordings.
     spoken, seam = speak_all(setup, studio, sitters, portraits, setup.unseen)
-    made.update(judge.lip_scores(spoken, real := speak_all(setup, studio, sitters, portraits, setup.real)[0]))
+    real, _ = speak_all(setup, studio, sitters, portraits, setup.real)
+    made.update(judge.lip_scores(spoken, real))
     made.update(judge.seam_scores(spoken))
 
     wall = round(time.monotonic() - began, 1)

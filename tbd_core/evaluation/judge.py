@@ -55,7 +55,8 @@ def expressions(cases: Sequence[Case], read: Readings) -> Scores:
 
 
 def unit_scores(cases: Sequence[Case], read: Readings) -> Scores:
-    """Pearson's r of asked against read level for each unit alone: its samples, and everybody at rest as level 0."""
+    """Pearson's r of asked against read level (0 to 5) for each unit alone over its samples and everybody at rest, who
+    is level 0. Where one side was asked, it is read on that side."""
     made, response, count = Scores(), {}, {}
     rest = [i for i, case in enumerate(cases) if case.kind == "rest"]
     for number in dict.fromkeys(case.unit.number for case in cases if case.kind == "unit"):
@@ -143,18 +144,17 @@ def identity_scores(
 
     `identity` [n, NUM_IDENTITY]; pictures [n, 3, H, W] in [0, 1]. Identity: RMS over the numbers that the reader reads
     with R² of at least 0.5 on true renders. Colour: mean absolute difference of block means to the true render.
+    `identity_ratio` is the mean of the two ratios.
     """
     made, r2 = Scores(), readers.about["errors"]["identity_r2"]
     readable = [i for i, name in enumerate(IDENTITY) if (r2.get(name) or 0) >= READABLE]
-    ratios = []
     errors: dict[str, float] = {}
     for ending, pictures in (("", drawn), ("_vae", round_trip)):
         if readable:
             errors["identity_error" + ending] = scores.rms((readers.who(pictures) - identity)[:, readable])
         errors["colour_error" + ending] = float((blocks(pictures) - blocks(truth)).abs().mean())
-    for name in ("identity_error", "colour_error"):
-        if errors.get(f"{name}_vae"):
-            ratios.append(errors[name] / errors[f"{name}_vae"])
+    names = ("identity_error", "colour_error")
+    ratios = [errors[name] / errors[f"{name}_vae"] for name in names if errors.get(f"{name}_vae")]
     made.add("identity_ratio", fmean(ratios) if len(ratios) == 2 else None, len(drawn))
     for name in ("identity_error", "identity_error_vae", "colour_error", "colour_error_vae"):
         made.add(name, errors.get(name), len(drawn))

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..facs.action_units import make_unit
 from ..facs.emotions import INTENSITIES
 from ..files import atomic, check_new_file, write_error
 from ..portrait import load_portrait
 from . import comparisons, pictures
-from .cases import Case, make_case, true_pictures
+from .cases import make_case
 from .draw import MIDDLE
 from .evaluate import Bar, Evaluation, Setup, evaluate, to_bytes
 from .proof_text import write_text
@@ -28,7 +27,7 @@ from .proof_text import write_text
 if TYPE_CHECKING:
     from PIL import Image
 
-CHART_LEVELS = "ACE"
+SIDE = {"both": "", "left": "L", "right": "R"}  # before a level, as in FACS
 SHOWN_EMOTIONS = ("happy", "sad", "surprised")  # of a real portrait, at Intense
 CELL = 88  # pixels of a face in the grids
 
@@ -38,42 +37,32 @@ class ProofOptions:
     """What the proof adds to an evaluation."""
 
     folder: Path
+    command: str  # that makes it, as the text shall quote it
     portraits: tuple[Path, ...] = ()  # real ones, shown and not judged
-    command: str = "tbd evaluate"
 
 
 def check_proof(options: ProofOptions, setup: Setup) -> list[tuple[str, Tensor]]:
     """Name and picture [3, H, W] in [0, 1] of every real portrait. InputError when one cannot be used, when nothing can
     be written, or when the bundle's drawings cannot be read."""
     if setup.readers is None:
-        raise InputError(f"{setup.options.model} cannot be proved: {setup.notes[0]}; run without --proof")
+        raise InputError(f"{setup.options.model} cannot be proved: {setup.unread}; run without --proof")
     check_new_file(options.folder / "proof.md", ".md")
     check_new_file(options.folder / "proof" / "units.jpg", ".jpg")
     square = setup.config.defaults.size
     return [(path.name, (load_portrait(path, None, square).pixels[0] + 1) / 2) for path in options.portraits]
 
 
-def chart_cases(setup: Setup) -> list[Case]:
-    """Every unit at A, C and E on the first person."""
-    units = [(number, level) for number in setup.sizes.units for level in CHART_LEVELS]
-    return [make_case("chart", 0, units=(make_unit(number, level, "both"),)) for number, level in units]
-
-
 def prove(setup: Setup, options: ProofOptions, bar: Bar | None = None) -> dict[str, Any]:
     """Evaluate, compare, draw, write; returns what `evaluate --json` prints and where the proof lies."""
     portraits = check_proof(options, setup)
-    chart = chart_cases(setup)
-    extra = (
-        comparisons.count_clips(setup.silent, setup.config.defaults.blend)
-        + len(chart)
-        + len(portraits) * len(SHOWN_EMOTIONS)
-    )
+    compared = comparisons.count_clips(setup.silent, setup.config.defaults.blend)
+    extra = compared + len(portraits) * len(SHOWN_EMOTIONS)
     made = evaluate(setup, bar, extra)
     outcomes = comparisons.compare(made)
     blend = setup.config.defaults.blend
     tables = comparisons.tables(outcomes, blend)
     shown = {
-        "units.jpg": draw_chart(made, chart),
+        "units.jpg": draw_units(made),
         "emotions.jpg": draw_emotions(made),
         "lips.png": draw_lips(made),
         "seam.jpg": draw_seam(made),
@@ -111,19 +100,21 @@ def write(options: ProofOptions, shown: dict[str, Image.Image], details: dict[st
 # ---- pictures
 
 
-def still(made: Evaluation, case: Case) -> Tensor:
-    seed = made.setup.options.seed + case.person
-    return made.studio.still(made.sitters[case.person], case, seed)[MIDDLE]
-
-
-def draw_chart(made: Evaluation, cases: Sequence[Case]) -> Image.Image:
-    truth = to_bytes(true_pictures(made.cast, cases, made.studio.pixels))
-    drawn = [still(made, case) for case in cases]
-    rest, per = to_bytes(made.portraits[0]), len(CHART_LEVELS)
-    rows = [[rest, *truth[i : i + per], *drawn[i : i + per]] for i in range(0, len(cases), per)]
-    titles = [f"AU{case.unit.number}" for case in cases[::per]]
-    columns = ["portrait", *(f"true {x}" for x in CHART_LEVELS), *(f"drawn {x}" for x in CHART_LEVELS)]
-    return pictures.grid(rows, titles, columns, CELL, blocks=2)
+def draw_units(made: Evaluation) -> Image.Image:
+    """For each unit its samples: the person at rest, the truth, the drawing."""
+    found: dict[int, list[int]] = {}
+    for i, case in enumerate(made.cases):
+        if case.kind == "unit":
+            found.setdefault(case.unit.number, []).append(i)
+    rows, titles = [], []
+    for number, samples in found.items():
+        asked = [SIDE[made.cases[i].unit.side] + made.cases[i].unit.level for i in samples]
+        titles.append(f"AU{number}: {', '.join(asked)}")
+        rows.append([])
+        for i in samples:
+            rows[-1] += [to_bytes(made.portraits[made.cases[i].person]), made.truth[i], made.drawn[i]]
+    columns = ["at rest", "true", "drawn"] * max(map(len, found.values()))
+    return pictures.grid(rows, titles, columns, CELL)
 
 
 def draw_emotions(made: Evaluation) -> Image.Image:
@@ -175,4 +166,4 @@ def draw_portraits(made: Evaluation, portraits: Sequence[tuple[str, Tensor]]) ->
     return pictures.grid(rows, names, ["portrait", *SHOWN_EMOTIONS], 128) if rows else None
 
 
-__all__ = ["ProofOptions", "chart_cases", "check_proof", "prove"]
+__all__ = ["ProofOptions", "check_proof", "draw_emotions", "prove"]

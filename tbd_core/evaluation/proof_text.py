@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..facs.emotions import EMOTIONS
+from .comparisons import BASES
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ TABLE_NOTES = {
     "stages": "k = 1 is the fine prompt alone, k = 2 coarse and fine, k = 3 label, coarse and fine in equal stages.",
 }
 CAPTIONS = {
-    "units.jpg": "**Action units**, one at a time, one person: portrait, the renderer's truth and the model's drawing "
-    "at levels A, C and E.",
+    "units.jpg": "**Action units**, one at a time: the person at rest, the renderer's truth and the model's drawing, "
+    "for each sample that was judged (A to E: level; L, R: the subject's left or right alone).",
     "emotions.jpg": "**Emotions**: of each pair of rows the upper is the truth, the lower is drawn.",
     "lips.png": "**Lips**: grey the opening of the sound itself, red what is read from the drawn frames.",
     "seam.jpg": "**A seam**: four frames before and four after the first border between two clips.",
@@ -124,7 +125,7 @@ def verdict(name: str, base: str, row: dict[str, Any]) -> str:
 
 
 def comparison(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
-    base = list(rows)[-1]
+    base = BASES[title]
     lines = [
         f"### {TABLE_TITLES[title]}",
         TABLE_NOTES[title],
@@ -143,8 +144,9 @@ def comparison(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
 def unit_table(details: dict[str, Any]) -> list[str]:
     errors = details["reader"]["errors"]["au_rms"]
     response = sorted(details["detail"]["au_response"].items(), key=lambda item: item[1])
-    rows = [f"| {unit} | {r:.2f} | {errors[unit[2:]]:.2f} |" for unit, r in response]
-    return ["| unit | r | the reader's own error (levels, RMS) |", "|---|---|---|", *rows]
+    points = {unit: len(both["asked"]) for unit, both in details["detail"]["au_levels"].items()}
+    rows = [f"| {unit} | {r:.2f} | {points[unit]} | {errors[unit[2:]]:.2f} |" for unit, r in response]
+    return ["| unit | r | points | the reader's own error (levels, RMS) |", "|---|---|---|---|", *rows]
 
 
 def reader_text(details: dict[str, Any]) -> str:
@@ -157,18 +159,21 @@ def reader_text(details: dict[str, Any]) -> str:
         f"{errors['au_rms_mean']:.2f} levels (RMS over all action units; a level is 1 of 5), read the mouth's opening "
         f"to {errors['mouth_rms'][0]:.2f} (of 1), the emotion right in {percent(errors['emotion_accuracy'])} "
         f"and the side in {percent(errors['side_accuracy'])}. Of {len(r2)} identity numbers "
-        f"{len(judged)} are read well enough (R² ≥ 0.5) to be judged. The last column of the table is what the same "
-        f"readers find in the true renders after a trip through the autoencoder: a perfect model would score that."
+        f"{len(judged)} are read well enough (R² ≥ 0.5) to be judged. The last column of the table, where it can "
+        f"be said, is what the same readers find in the true renders after a trip through the autoencoder: a perfect "
+        f"model would score that."
     )
 
 
 def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> str:
     """`details` as in `proof.json`, `shown` the pictures there are."""
+    voices, judged = len(details["detail"]["lips_unseen"]), (details["people"] + 1) // 2
     pair_count = next(iter(next(iter(details["comparisons"].values())).values()))["cases"]
     lines = [
         "# What the model does with what it is told",
         "",
-        f"Model `{details['model']}`, {details['people']} people it never saw, seed {details['seed']}. "
+        f"Model `{details['model']}`, {details['people']} people and {voices} voices it never met, seed "
+        f"{details['seed']}; plans and words are those it was taught. "
         f"Made by `{command}`; the evaluation itself took {details['wall_seconds'] / 60:.0f} minutes. "
         "All numbers: [proof.json](proof.json).",
         "",
@@ -180,7 +185,8 @@ def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> s
         "",
         f"Identity error {number(details['identity_error'], '.3f')} (autoencoder alone "
         f"{number(details['identity_error_vae'], '.3f')}), colour error {number(details['colour_error'], '.4f')} "
-        f"(autoencoder alone {number(details['colour_error_vae'], '.4f')}).",
+        f"(autoencoder alone {number(details['colour_error_vae'], '.4f')}); `identity_ratio` is the mean of the two "
+        "ratios.",
         "",
         "## How it is measured",
         reader_text(details),
@@ -189,7 +195,7 @@ def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> s
         "which three frames are read and the median is taken (so that a blink does not count). Units are asked one at "
         "a time under a neutral emotion, emotions at three intensities: "
         f"{', '.join(e for e in EMOTIONS if e != 'neutral')}. "
-        "Recordings are spoken whole, clip after clip, by voices that no training heard.",
+        "Recordings are drawn clip after clip, their first 8 s at most, each by another person.",
         "",
         *(f"- {note}" for note in details["notes"]),
         "",
@@ -200,9 +206,9 @@ def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> s
         lines += [CAPTIONS[name], "", f"![{name.split('.')[0]}](proof/{name})", ""]
     lines += ["## Each action unit", "", *unit_table(details), "", "## What each idea is worth", ""]
     lines += [
-        f"{pair_count} pictures (emotions at Moderate and Intense), the same people and noise in every row; 95 % "
-        "bootstrap intervals over pictures; differences are paired. AU error: RMS over all units and sides of read "
-        "minus planned.",
+        f"{pair_count} pictures (every emotion at Intense; {judged} of the people, one noise for each), the same in "
+        "every row; 95 % bootstrap intervals over these pictures, which say nothing about other people. Differences "
+        "are paired. AU error: RMS over all units and sides of read minus planned.",
         "",
     ]
     for title, rows in details["comparisons"].items():

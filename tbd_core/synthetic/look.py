@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,6 +147,45 @@ def hsv(hue: Tensor, saturation: Tensor | float, value: Tensor | float) -> Tenso
     return (value * (1 - saturation * part))[..., None, None]
 
 
+def complexion(t: dict[str, Tensor], mannish: Tensor) -> dict[str, Tensor]:
+    """Colours of skin, hair and lips from the traits `t` [B, 1, 1]."""
+    flat = {name: t[name][:, 0, 0] for name in ("skin_tone", "hair_tone")}
+    skin = on_scale(SKIN, flat["skin_tone"])
+    warmth = torch.tensor([0.015, 0.0, -0.04], device=flat["skin_tone"].device)[None, :, None, None]
+    skin = (skin + warmth * (2 * t["skin_warmth"] - 1)[:, None]).clamp(0, 1)
+    tint = skin.new_tensor([0.80, 0.66, 0.62])[None, :, None, None]
+    hair_tone = flat["hair_tone"] * (1 - 0.6 * ramp(flat["skin_tone"], 0.45, 0.9))  # dark skin seldom has fair hair
+    hair_colour = on_scale(HAIR, hair_tone) * (0.85 + 0.3 * t["hair_shade"][:, None])
+    hair_colour = mix(
+        hair_colour, hair_colour.new_tensor(GREY)[None, :, None, None], 0.85 * ramp(t["age"], 0.68, 1.0)[:, None]
+    )
+    lip_base = skin * skin.new_tensor([0.86, 0.54, 0.54])[None, :, None, None]
+    rosy = skin.new_tensor([0.66, 0.32, 0.33])[None, :, None, None]  # lips stand out from dark skin too
+    lip_base = mix(lip_base, rosy, 0.5 * ramp(flat["skin_tone"], 0.4, 1.0)[:, None, None, None])
+    lip_red = skin.new_tensor(LIP)[None, :, None, None]
+    return {
+        "skin": skin,
+        "skin_shade": skin * tint,
+        "skin_light": mix(skin, 1.0, 0.35),
+        "crease": skin * skin.new_tensor([0.56, 0.40, 0.37])[None, :, None, None],
+        "hair_colour": hair_colour.clamp(0, 1),
+        "brow_colour": (hair_colour * hair_colour.new_tensor([0.66, 0.52, 0.42])[None, :, None, None]).clamp(0, 1),
+        "lip_colour": mix(lip_base, lip_red, 0.65 * (t["lip_redness"].square() * (1 - 0.8 * mannish))[:, None]),
+        "blush": mix(skin, skin.new_tensor([0.90, 0.35, 0.33])[None, :, None, None], 0.5),
+    }
+
+
+def surroundings(flat: dict[str, Tensor]) -> dict[str, Any]:
+    """Colours of clothes and backdrop from the identity numbers `flat` [B]."""
+    cloth = hsv(flat["cloth_hue"], 0.25 + 0.5 * flat["cloth_style"], 0.35 + 0.55 * ((flat["cloth_style"] * 7) % 1))
+    tone, hue = flat["background_tone"], flat["background_hue"]
+    backdrop = (
+        hsv(hue, 0.12 + 0.22 * tone, 0.96 - 0.34 * tone),
+        hsv((hue + 0.08) % 1, 0.17 + 0.26 * tone, 0.82 - 0.40 * tone),
+    )
+    return {"cloth": cloth, "cloth_shade": cloth * 0.72, "backdrop": backdrop}
+
+
 def look(identity: Tensor) -> Look:
     """Who `identity` [B, NUM_IDENTITY] in [0, 1] is."""
     flat = dict(zip(IDENTITY, identity.float().unbind(1), strict=True))
@@ -170,25 +210,6 @@ def look(identity: Tensor) -> Look:
         "lip": torch.where(kind == 2, 1.0, 0.8),
     }
 
-    skin = on_scale(SKIN, flat["skin_tone"])
-    warmth = torch.tensor([0.015, 0.0, -0.04], device=identity.device)[None, :, None, None]
-    skin = (skin + warmth * centred["skin_warmth"][:, None]).clamp(0, 1)
-    tint = skin.new_tensor([0.80, 0.66, 0.62])[None, :, None, None]
-    hair_tone = flat["hair_tone"] * (1 - 0.6 * ramp(flat["skin_tone"], 0.45, 0.9))  # dark skin seldom has fair hair
-    hair_colour = on_scale(HAIR, hair_tone) * (0.85 + 0.3 * t["hair_shade"][:, None])
-    hair_colour = mix(
-        hair_colour, hair_colour.new_tensor(GREY)[None, :, None, None], 0.85 * ramp(t["age"], 0.68, 1.0)[:, None]
-    )
-    lip_base = skin * skin.new_tensor([0.86, 0.54, 0.54])[None, :, None, None]
-    rosy = skin.new_tensor([0.66, 0.32, 0.33])[None, :, None, None]  # lips stand out from dark skin too
-    lip_base = mix(lip_base, rosy, 0.5 * ramp(flat["skin_tone"], 0.4, 1.0)[:, None, None, None])
-    lip_red = skin.new_tensor(LIP)[None, :, None, None]
-    cloth = hsv(flat["cloth_hue"], 0.25 + 0.5 * flat["cloth_style"], 0.35 + 0.55 * ((flat["cloth_style"] * 7) % 1))
-    tone, hue = flat["background_tone"], flat["background_hue"]
-    backdrop = (
-        hsv(hue, 0.12 + 0.22 * tone, 0.96 - 0.34 * tone),
-        hsv((hue + 0.08) % 1, 0.17 + 0.26 * tone, 0.82 - 0.40 * tone),
-    )
     frames = torch.tensor(FRAMES, device=identity.device)
     frame = frames[step(flat["glasses_tone"], len(FRAMES))][..., None, None]
     hour = 2 * flat["light_warmth"] - 1
@@ -232,16 +253,7 @@ def look(identity: Tensor) -> Look:
         warmth=warmth,
         light=centred["light"],
         hair=hair,
-        skin=skin,
-        skin_shade=skin * tint,
-        skin_light=mix(skin, 1.0, 0.35),
-        crease=skin * skin.new_tensor([0.56, 0.40, 0.37])[None, :, None, None],
-        hair_colour=hair_colour.clamp(0, 1),
-        brow_colour=(hair_colour * hair_colour.new_tensor([0.66, 0.52, 0.42])[None, :, None, None]).clamp(0, 1),
         iris=on_scale(IRIS, flat["eye_colour"]),
-        lip_colour=mix(lip_base, lip_red, 0.65 * (t["lip_redness"].square() * (1 - 0.8 * mannish))[:, None]),
-        blush=mix(skin, skin.new_tensor([0.90, 0.35, 0.33])[None, :, None, None], 0.5),
-        cloth=cloth,
-        cloth_shade=cloth * 0.72,
-        backdrop=backdrop,
+        **complexion(t, mannish),
+        **surroundings(flat),
     )

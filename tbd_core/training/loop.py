@@ -1,5 +1,5 @@
-"""The one training loop: AdamW, warm-up and cosine, EMA, a JSONL log, and checkpoints that make resuming the same
-command again (ours).
+"""The one training loop: AdamW and Muon, warm-up and cosine, EMA, a JSONL log, and checkpoints that make resuming the
+same command again (ours).
 
 Every step draws from its own randomness, so a resumed run sees what an unbroken one would have and ends with the same
 weights, bit for bit, on the same machine with the same number of threads. A kill costs at most one checkpoint interval,

@@ -8,7 +8,6 @@ renders of people who were held out, and stands in the file's header.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, interpolate, mse_loss, pad
 
 from ..data.plans import Plan, unit_levels
-from ..evaluation.readers import READER_FILE, ExpressionReader, IdentityReader, Readers, save_readers
+from ..evaluation.readers import ExpressionReader, IdentityReader, Readers
 from ..evaluation.scores import determination, rms
 from ..facs.emotions import EMOTIONS
 from ..flow import LEVELS
@@ -31,7 +30,7 @@ NOISE, GAIN, OFFSET = 0.03, 0.08, 0.04  # at most: noise's spread, colour channe
 WEIGHTS = {"units": 20.0, "mouth": 4.0, "closed": 1.0, "emotions": 0.1, "identity": 5.0}
 
 
-def roughen(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def soften(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """[B, 3, H, W] in [0, 1] → as an autoencoder might give them back: a picture's softness and noise are its own."""
 
     def share(most: float) -> Tensor:
@@ -92,7 +91,7 @@ def reader_loss(
         rest = portraits[who].to(run.device).float() / 255
         wanted = {name: value[rows].to(run.device) for name, value in truth.items()}
         gain, offset = jitter(generator, batch, frame.device)
-        rough, rest = roughen(frame, generator), roughen(rest, generator)
+        rough, rest = soften(frame, generator), soften(rest, generator)
         with run.autocast():
             read = expression(rough * gain + offset, rest * gain + offset)
             numbers = identity(rough).float()
@@ -142,10 +141,8 @@ def share(hits: Tensor) -> float | None:
     return round(float(hits.float().mean()), 4) if len(hits) else None
 
 
-def train_reader(
-    run: Run, faces: dict[str, Tensor], plans: list[Plan], recipe: Recipe, key: str, output: Path = READER_FILE
-) -> dict[str, Any]:
-    """Train both readers, measure them on people held out (the last ones), and write `output`; returns its header."""
+def train_reader(run: Run, faces: dict[str, Tensor], plans: list[Plan], recipe: Recipe, key: str) -> Readers:
+    """Train both readers and measure them on people held out (the last ones)."""
     known, unseen = split_people(len(faces["portraits"]))
     torch.manual_seed(recipe.seed)
     expression, identity = ExpressionReader().to(run.device), IdentityReader().to(run.device)
@@ -158,5 +155,4 @@ def train_reader(
         "errors": measure(readers, faces, plans, unseen),
         "training": {"people": len(known), "expressions": faces["faces"].shape[1], "recipe": asdict(recipe)},
     }
-    save_readers(output, Readers(readers.expression, readers.identity, about))
-    return about
+    return Readers(readers.expression, readers.identity, about)

@@ -24,9 +24,12 @@ from .objective import BLEND, COARSE, DROP_ALL, DROP_ONE, FINE, LABEL
 
 
 PARTS = {
-    "audio": "audio encoder", "text": "text encoder", "vae": "VAE", "readers": "readers", "stage1": "stage 1",
-    "stage2": "stage 2",
+    "audio": "audio encoder", "text": "text encoder", "vae": "VAE", "decoder": "its decoder alone",
+    "readers": "readers", "stage1": "stage 1", "stage2": "stage 2",
 }  # fmt: skip
+
+
+MADE = {"draw": "recordings and drawings", "encode": "latents of the drawings"}
 
 
 def machine() -> str:
@@ -62,7 +65,7 @@ def report(about: dict[str, Any], made: Evaluation, bundle: Path, command: str) 
     training = about["training"]
     seconds, recipes = training["seconds"], training["recipes"]
     corpus, hearing, errors = recipes["corpus"], training["hearing"], training["readers"]
-    rows = [f"| recordings and drawings | | | | {minutes(seconds['draw'])} | |"]
+    rows = [f"| {title} | | | | {minutes(seconds[part])} | |" for part, title in MADE.items()]
     for part, title in PARTS.items():
         recipe = recipes[part]
         losses = ", ".join(f"{name} {value}" for name, value in training["losses"][part].items())

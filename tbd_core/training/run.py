@@ -1,6 +1,7 @@
 """`tbd train`: the whole bundled model, part after part, from nothing but its own drawings and a synthetic voice.
 
-Parts: recordings → audio encoder; drawings → text encoder → VAE → readers → stage 1 → stage 2 → one safetensors. A part
+Parts: recordings → audio encoder; drawings → text encoder → VAE → its decoder → readers → stage 1 → stage 2 → one
+safetensors. A part
 that is finished and whose recipe, sizes and forerunners are the same is taken as it is; a broken one goes on from its
 last checkpoint.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import conditioning
+from .. import conditioning, likeness
 from ..checkpoint import store
 from ..config import ModelConfig, tiny
 from ..data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, draw_recordings
@@ -27,7 +28,7 @@ from ..data.recordings import roughen
 from ..devices import pick_device
 from ..errors import InputError
 from ..evaluation.cases import CaseSizes
-from ..evaluation.readers import READER_FILE
+from ..evaluation.readers import READER_FILE, save_readers
 from ..files import check_new_file, write_error
 from ..locks import alone
 from ..models.attention import plain_attention
@@ -38,7 +39,7 @@ from ..units import CLIP_FRAMES, MOTION_FRAMES
 from . import audio, reader, show, stages, text, vae
 from .kept import read_about
 from .loop import Recipe, Run, fit
-from .report import machine, write_report
+from .report import PARTS, machine, write_report
 from .vae_start import start_with_colours
 
 
@@ -54,6 +55,7 @@ class Recipes:
     audio: Recipe
     text: Recipe
     vae: Recipe
+    decoder: Recipe
     readers: Recipe
     stage1: Recipe
     stage2: Recipe
@@ -68,6 +70,7 @@ def tiny_recipes(seed: int = 0) -> Recipes:
         audio=Recipe(steps=600, batch=8, learning_rate=2e-3, seed=seed),
         text=Recipe(steps=1600, batch=48, learning_rate=1.5e-3, seed=seed),
         vae=Recipe(steps=15_000, batch=6, learning_rate=2e-3, muon=0.01, save_every=500, show_every=3000, seed=seed),
+        decoder=Recipe(steps=5000, batch=8, learning_rate=1e-3, muon=0.005, save_every=500, show_every=2500, seed=seed),
         readers=Recipe(steps=2000, batch=32, learning_rate=2e-3, seed=seed),
         stage1=Recipe(steps=4000, batch=16, learning_rate=8e-4, muon=0.01, show_every=1000, seed=seed),
         stage2=Recipe(steps=1300, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
@@ -79,7 +82,7 @@ def smoke(seed: int = 0) -> Recipes:
     quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, show_every=2, seed=seed)
     size = CorpusSize(recordings=4, people=24, expressions=2, clips=4, pixels=64)
     judged = CaseSizes(people=1, units=(12,), emotions=("happy",), voices=())
-    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, judged)
+    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, quick, judged)
 
 
 RECIPES = {"tiny": tiny_recipes, "smoke": smoke}
@@ -107,12 +110,11 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     teacher = text.Teacher(config.text_encoder["hidden_size"], len(AU_NUMBERS)).to(run.device)
     keys, size = part_keys(recipes, config), recipes.corpus
     shards = folder / f"drawn-{keys['draw']}"
-    began = time.monotonic()
     speech = draw_recordings(shards, size.recordings, size.seed)
     unheard = draw_recordings(shards, UNHEARD, size.seed + 1, held_out=True)
     faces, face_plans = draw_faces(shards, size, speech["mouths"])
     clips, clip_plans = draw_clips(shards, size, speech["mouths"])
-    drawn = time.monotonic() - began
+    drawn = sum(float(part.pop("seconds").sum()) for part in (speech, unheard, faces, clips))
 
     # The three encoders, each by itself, and who will judge.
     loss = audio.audio_loss(run, networks.audio_encoder, ear, speech, recipes.audio.batch)
@@ -121,20 +123,22 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     more = random_plans(2 * len(face_plans), recipes.text.seed + 77)
     loss = text.text_loss(run, networks.text_encoder, teacher, [*face_plans, *more], recipes.text.batch)
     fit(run, "text", {"encoder": networks.text_encoder, "teacher": teacher}, loss, recipes.text, keys["text"])
-    start_with_colours(networks.vae, config.vae["norm_num_groups"])
-    known, unseen = (slice(part.start, part.stop) for part in reader.split_people(size.people))
-    loss = vae.vae_loss(run, networks.vae, faces["portraits"][known], faces["faces"][known], recipes.vae.batch)
-    shown = show.show_round_trips(run, networks.vae, faces["faces"][unseen].flatten(0, 1)[::4][:8])
-    fit(run, "vae", {"vae": networks.vae}, loss, recipes.vae, keys["vae"], validate=shown)
+    latents, encoded = train_autoencoder(
+        run, networks.vae, config.vae["norm_num_groups"], recipes, keys, faces
+    )  # fmt: skip
+    unseen = slice(reader.split_people(size.people)[1].start, None)
     decibels = [vae.psnr(run, networks.vae, faces[kind][unseen].flatten(0, -4)) for kind in ("faces", "portraits")]
-    judge = reader.train_reader(
-        run, faces, face_plans, recipes.readers, keys["readers"], output.with_name(READER_FILE.name)
-    )
+    readers = reader.train_reader(run, faces, face_plans, recipes.readers, keys["readers"])
     for module in (networks.audio_encoder, networks.text_encoder, networks.vae):
         module.requires_grad_(False)
 
     # The two stages.
-    config = train_stages(run, networks, config, recipes, keys, speech["sounds"], faces, face_plans, clips, clip_plans)
+    config = train_stages(
+        run, networks, config, recipes, keys, speech["sounds"], latents, faces["heard"], face_plans, clips, clip_plans
+    )
+
+    drawn_portraits = latents["portraits"].float() * config.vae["scaling_factor"]
+    known = likeness.learn(drawn_portraits[: unseen.start])
 
     parts = {name: read_about(folder / f"{name}.safetensors") for name in PARTS}
     about = {
@@ -142,33 +146,60 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
         "training": {
             "recipes": {name: value for name, value in asdict(recipes).items() if name != "judged"},
             "vae_psnr_db": round(float(decibels[0].mean()), 2),
-            "vae_psnr_least_db": round(float(decibels[1].min()), 2),  # of a portrait; `generate` warns below it
+            "vae_psnr_least_db": round(float(decibels[1].min()), 2),  # of a portrait; for `generate` to warn (likeness)
+            "portrait_distance_most": round(float(likeness.distance(drawn_portraits[unseen], **known).max()), 3),
             "hearing": {name: round(value, 3) for name, value in hearing.items()},
-            "readers": judge["errors"],
-            "seconds": {"draw": round(drawn), **{k: round(v["seconds"]) for k, v in parts.items()}},
+            "readers": readers.about["errors"],
+            "seconds": {
+                "draw": round(drawn),
+                "encode": round(encoded),
+                **{k: round(v["seconds"]) for k, v in parts.items()},
+            },
             "losses": {k: {n: float(f"{x:.4g}") for n, x in v["losses"].items()} for k, v in parts.items()},
             "torch": torch.__version__,
             "machine": machine(),
         },
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    store.save(output, networks, config, about, torch.float16)
+    save_readers(output.with_name(READER_FILE.name), readers)
+    besides = {f"{likeness.PREFIX}.{name}": value for name, value in known.items()}
+    store.save(output, networks, config, about, torch.float16, besides)
     command = f"tbd train --recipe {recipes.name} --seed {recipes.vae.seed}"
     return {**about, "scores": write_report(output, command, recipes.judged)}
 
 
+def train_autoencoder(
+    run: Run, vae_net, groups: int, recipes: Recipes, keys: dict[str, str], faces: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], float]:
+    """Train the autoencoder, then its decoder alone. Returns the latents of `portraits` and `faces`, which the second
+    turn leaves as they are, and the seconds it took to encode them."""
+    known, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(faces["faces"])))
+    portraits, learnt = faces["portraits"][known], faces["faces"][known]
+    seen = faces["faces"][unseen].flatten(0, 1)[::4][:8]
+    start_with_colours(vae_net, groups)
+    loss = vae.vae_loss(run, vae_net, portraits, learnt, recipes.vae.batch)
+    shown = show.show_round_trips(run, vae_net, seen, "vae")
+    fit(run, "vae", {"vae": vae_net}, loss, recipes.vae, keys["vae"], validate=shown)
+    began = time.monotonic()
+    latents = {name: vae.encode(run, vae_net, faces[name]) for name in ("portraits", "faces")}
+    encoded = time.monotonic() - began
+    loss = vae.decoder_loss(run, vae_net, latents["faces"][known], portraits, learnt, recipes.decoder.batch)
+    outwards = {"decoder": vae_net.decoder, "post_quant_conv": vae_net.post_quant_conv}
+    shown = show.show_round_trips(run, vae_net, seen, "decoder")
+    fit(run, "decoder", outwards, loss, recipes.decoder, keys["decoder"], validate=shown)
+    return latents, encoded
+
+
 def train_stages(
     run: Run, networks: Networks, config: ModelConfig, recipes: Recipes, keys: dict[str, str], sounds: Tensor,
-    faces: dict[str, Tensor], face_plans: list[Plan], clips: dict[str, Tensor], clip_plans: list[Plan],
+    latents: dict[str, Tensor], face_sounds: Tensor, face_plans: list[Plan], clips: dict[str, Tensor],
+    clip_plans: list[Plan],
 ) -> ModelConfig:  # fmt: skip
-    """Train ReferenceNet and the denoiser; the encoders stay as they are. Returns the config with the scaling factor
-    that gives latents a spread of one, as SD's."""
-
-    def latents(pictures: Tensor) -> Tensor:
-        return vae.encode(run, networks.vae, pictures.flatten(0, -4)).unflatten(0, pictures.shape[:-3])
-
+    """Train ReferenceNet and the denoiser; the encoders stay as they are. `latents` of `portraits` and `faces`,
+    `face_sounds` the corpus's `heard`. Returns the config with the scaling factor that gives latents a spread of one,
+    as SD's."""
     heard = recording_windows(networks, sounds, recipes.corpus.seed)
-    portraits, targets = latents(faces["portraits"]), latents(faces["faces"])
+    portraits, targets = latents["portraits"], latents["faces"]
     scale = 1 / float(targets.float().std())
     networks.vae.register_to_config(scaling_factor=scale)
     config = replace(config, vae={**config.vae, "scaling_factor": scale})
@@ -176,7 +207,7 @@ def train_stages(
     # Stage 1: frames.
     known = slice(reader.split_people(len(targets))[0].stop)
     nets = stages.Guided(networks.reference_unet, networks.denoising_unet, networks.audioproj)
-    which, when = faces["heard"].unbind(2)
+    which, when = face_sounds.unbind(2)
     loss = stages.stage1_loss(
         run, config, nets, portraits[known] * scale, targets[known] * scale, heard[which, when][known],
         all_texts(run, networks, face_plans[: known.stop * targets.shape[1]]), recipes.stage1.batch,
@@ -192,8 +223,9 @@ def train_stages(
     which, when = clips["heard"].unsqueeze(2).unbind(1)
     windows = heard[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
     loss = stages.stage2_loss(
-        run, config, nets, latents(clips["portraits"]) * scale, latents(clips["frames"]) * scale, windows,
-        all_texts(run, networks, clip_plans), recipes.stage2.batch,
+        run, config, nets, vae.encode(run, networks.vae, clips["portraits"]) * scale,
+        vae.encode(run, networks.vae, clips["frames"]) * scale, windows, all_texts(run, networks, clip_plans),
+        recipes.stage2.batch,
     )  # fmt: skip
     moving = {"denoiser": nets.denoiser, "audioproj": nets.projection}
     shown = show.show_emotions(run, networks, config, "stage2")
@@ -211,9 +243,6 @@ def check_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-PARTS = ("audio", "text", "vae", "readers", "stage1", "stage2")
-
-
 def part_keys(recipes: Recipes, config: ModelConfig) -> dict[str, str]:
     """What each part depends on, as a short hash: its recipe and sizes, and the keys of the parts before it."""
 
@@ -225,6 +254,7 @@ def part_keys(recipes: Recipes, config: ModelConfig) -> dict[str, str]:
     keys["audio"] = key(keys["draw"], recipe["audio"], config.audio_encoder)
     keys["text"] = key(keys["draw"], recipe["text"], config.text_encoder)
     keys["vae"] = key(keys["draw"], recipe["vae"], config.vae)
+    keys["decoder"] = key(keys["vae"], recipe["decoder"])
     keys["readers"] = key(keys["draw"], recipe["readers"])
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
     ears = keys["audio"], asdict(config.audio_projection)

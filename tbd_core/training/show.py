@@ -25,14 +25,14 @@ def save_sheet(path: Path, pictures: Tensor, columns: int) -> None:
         contact_sheet(pictures, columns).save(partial, optimize=True)
 
 
-def show_round_trips(run: Run, vae, pictures: Tensor) -> Validate:
-    """`vae-STEP.png`: `pictures` uint8 [n, 3, H, W] of people held out, and what the autoencoder makes of them."""
+def show_round_trips(run: Run, vae, pictures: Tensor, part: str) -> Validate:
+    """`PART-STEP.png`: `pictures` uint8 [n, 3, H, W] of people held out, and what the autoencoder makes of them."""
     truth = pictures.float() / 255
 
     def validate(step: int) -> None:
         latents = vae.encode((truth * 2 - 1).to(run.device)).latent_dist.mean
         drawn = vae.decode(latents).sample.cpu().clamp(-1, 1) / 2 + 0.5
-        save_sheet(run.folder / f"vae-{step:06d}.png", torch.cat([truth, drawn]), len(truth))
+        save_sheet(run.folder / f"{part}-{step:06d}.png", torch.cat([truth, drawn]), len(truth))
 
     return validate
 

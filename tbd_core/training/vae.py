@@ -1,7 +1,8 @@
 """The autoencoder of the bundled model: pictures ↔ latents, f8, four channels (ours; diffusers' AutoencoderKL, folded).
 
 A weak KL keeps latents bounded, and the decoder also learns from noised ones, so that the small errors a denoiser
-leaves do not decode to blur. `vae_start` says where it begins."""
+leaves do not decode to blur. In the end the decoder goes on alone: the encoder and so all latents stay as they are
+(as Stability's sd-vae-ft-mse was made). `vae_start` says where it begins."""
 
 from __future__ import annotations
 
@@ -31,12 +32,15 @@ def picture_loss(drawn: Tensor, truth: Tensor, pixels: Tensor) -> Tensor:
     return SQUARES * (error.square() * pixels).mean() + (error.abs() * pixels).mean() + LINES * lines
 
 
+def telling_pixels(portraits: Tensor, faces: Tensor) -> Tensor:
+    """[H, W] of mean 1: more where expressions change a picture."""
+    sample, per = slice(0, 256), faces.shape[1]
+    return telling_cells(portraits[sample].repeat_interleave(per, 0), faces[sample].flatten(0, 1), TELLING)
+
+
 def vae_loss(run: Run, vae, portraits: Tensor, faces: Tensor, batch: int) -> Loss:
     """uint8 `portraits` [people, 3, H, W] and `faces` [people, expressions, 3, H, W], which are learnt from."""
-    per = faces.shape[1]
-    sample = slice(0, 256)
-    pixels = telling_cells(portraits[sample].repeat_interleave(per, 0), faces[sample].flatten(0, 1), TELLING)
-    pictures, pixels = faces.flatten(0, 1), pixels.to(run.device)
+    pictures, pixels = faces.flatten(0, 1), telling_pixels(portraits, faces).to(run.device)
 
     def loss(generator: torch.Generator) -> dict[str, Tensor]:
         # Whole pictures: on crops the group norms would see other statistics than at inference.
@@ -55,15 +59,36 @@ def vae_loss(run: Run, vae, portraits: Tensor, faces: Tensor, batch: int) -> Los
     return loss
 
 
+def decoder_loss(run: Run, vae, latents: Tensor, portraits: Tensor, faces: Tensor, batch: int) -> Loss:
+    """For the decoder alone: `latents` [people, expressions, 4, h, w] are the encoder's means of `faces`, and they are
+    disturbed between not at all and as much as in `vae_loss`. Pictures as there."""
+    pixels = telling_pixels(portraits, faces).to(run.device)
+    pictures, latents = faces.flatten(0, 1), latents.flatten(0, 1)
+    most = NOISE * float(latents.float().std())
+
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(pictures), (batch,), generator=generator)
+        truth = pictures[rows].to(run.device).float() / 127.5 - 1
+        noise = torch.randn(latents[rows].shape, generator=generator)
+        amount = most * torch.rand(batch, 1, 1, 1, generator=generator)
+        noisy = (latents[rows].float() + amount * noise).to(run.device).contiguous(memory_format=torch.channels_last)
+        with run.autocast():
+            drawn = vae.decode(noisy).sample.float()
+        picture = picture_loss(drawn, truth, pixels)
+        return {"loss": picture, "picture": picture.detach()}
+
+    return loss
+
+
 @torch.no_grad()
 def encode(run: Run, vae, pictures: Tensor, batch: int = 32) -> Tensor:
-    """uint8 [n, 3, H, W] → latents fp16 [n, 4, h, w], not yet scaled."""
+    """uint8 [..., 3, H, W] → latents fp16 [..., 4, h, w], not yet scaled."""
     out = []
-    for chunk in pictures.split(batch):
+    for chunk in pictures.flatten(0, -4).split(batch):
         x = (chunk.to(run.device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with run.autocast():
             out.append(vae.encode(x).latent_dist.mean.half().cpu())
-    return torch.cat(out)
+    return torch.cat(out).unflatten(0, pictures.shape[:-3])
 
 
 @torch.no_grad()

@@ -193,6 +193,7 @@ def test_outputs_that_cannot_be_written(capsys, files, small_bundle):
         ("schedule --steps 9 --blend soft", "'soft'"),
         ("schedule --steps 9 --progress back", "'back'"),
         ("train --recipe long", "'long'"),
+        ("train --recipe smoke --seed -1", "--seed is -1; give a whole number from 0 to 2147483647"),
         ("train --recipe smoke --device tpu --folder /dev/null/no", "/dev/null/no"),
         ("contact-sheet none.mp4", "none.mp4"),
         ("dance", "'dance'"),

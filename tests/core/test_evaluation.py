@@ -1,6 +1,7 @@
 """The scores' laws on made-up data, what is drawn to be judged, and a whole evaluation with toy networks."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,15 @@ from PIL import Image
 
 from tbd_core.cli import main
 from tbd_core.data.plans import unit_levels
+from tbd_core.data.recordings import HELD_OUT
 from tbd_core.errors import InputError
 from tbd_core.evaluation import comparisons, draw, judge, scores
-from tbd_core.evaluation.cases import VOICES, CaseSizes, make_case, silent_cases, spread, unit_samples
-from tbd_core.evaluation.command import show
+from tbd_core.evaluation.cases import ASSETS, VOICES, CaseSizes, make_case, silent_cases, spread, unit_samples
+from tbd_core.evaluation.command import retold, show
 from tbd_core.evaluation.evaluate import SCORES, EvaluateOptions, evaluate, prepare
 from tbd_core.evaluation.pictures import curves, grid
 from tbd_core.evaluation.proof import ProofOptions, prove
-from tbd_core.evaluation.proof_text import GOALS, Goal, verdict
+from tbd_core.evaluation.proof_text import GOALS, Goal, percent, verdict
 from tbd_core.evaluation.readers import (
     ExpressionReader,
     IdentityReader,
@@ -33,7 +35,8 @@ from tbd_core.synthetic.face import AU_NUMBERS, IDENTITY, NUM_IDENTITY, SIDED_UN
 
 
 MIDDLE = next(number for number in AU_NUMBERS if number not in SIDED_UNITS)
-TOY = CaseSizes(people=1, units=(12, MIDDLE), emotions=("happy", "contempt"), voices=VOICES[:1], seconds=2.8)
+SPEECH = ASSETS / "sample" / "speech.wav"
+TOY = CaseSizes(people=1, units=(12, MIDDLE), emotions=("happy", "contempt"), voices=(SPEECH,), seconds=2.8)
 CLIPS = 1 + 4 + 6 + 5  # rest, samples of two units, two emotions at three intensities, the recording
 
 
@@ -118,10 +121,13 @@ def test_every_unit_is_asked_for_at_spread_levels_on_different_people_and_on_eac
     for number in AU_NUMBERS:
         samples = [case for case in cases if case.kind == "unit" and case.unit.number == number]
         assert len(samples) == sizes.people == len({case.person for case in samples})
-        assert {case.unit.level for case in samples} >= {"A", "E"}
+        levels = {(case.unit.side, case.unit.level) for case in samples}
+        assert len({level for _, level in levels}) == 3 and ("both", "E") in levels
         sides = [case.unit.side for case in samples if case.unit.side != "both"]
         assert sorted(sides) == (["left", "right"] if number in SIDED_UNITS else [])
     assert spread(5) == list("ABCDE") and spread(1) == ["E"] and len(unit_samples(12, 2)) == 2
+    one, other = ({side: level for level, side in unit_samples(number, 3)} for number in SIDED_UNITS[:2])
+    assert one["left"] == other["right"] == "D" and one["right"] == other["left"] == "B"
 
 
 def test_a_case_is_told_as_the_thinker_tells_it():
@@ -133,6 +139,22 @@ def test_a_case_is_told_as_the_thinker_tells_it():
 def test_more_people_mean_proportionally_more_cases():
     few, many = (len(silent_cases(CaseSizes(people=n))) for n in (4, 8))
     assert many == 2 * few
+
+
+def test_the_voices_that_are_spoken_are_held_out():
+    """As the table beside the recordings names them."""
+    table = (ASSETS / "evaluation" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+\.wav)` \| (\S+) \|", table, re.MULTILINE))
+    assert rows.keys() == {path.name for path in VOICES} and len(rows) >= 4
+    for voice in rows.values():
+        base, _, variant = voice.partition("+")
+        assert base in HELD_OUT.english + HELD_OUT.foreign and variant in HELD_OUT.variants
+
+
+def test_every_voice_has_seams_enough_to_be_judged_and_fits():
+    for path in VOICES:
+        sound, rate = soundfile.read(path)
+        assert rate == 16_000 and 5 * 0.56 <= len(sound) / rate <= CaseSizes().seconds
 
 
 # ---- judging
@@ -171,6 +193,13 @@ def test_lips_that_follow_late_are_found_out():
     assert found["lip_lag_frames"] == 3 and found["lip_r_unseen"] < 0.5 and found["lip_r_real"] is None
 
 
+def test_recordings_of_one_name_are_two_recordings():
+    sound = np.random.default_rng(2).random(60).tolist()
+    one, other = judge.Spoken("a.wav", sound, sound, [], []), judge.Spoken("a.wav", sound, sound[::-1], [], [])
+    made = judge.lip_scores([], [one, other])
+    assert made.cases["lip_r_real"] == 2 == len(made.detail["lips_real"]) and made.values["lip_r_real"] < 0.9
+
+
 def test_short_recordings_have_no_say_about_seams():
     four, five = ([0.01] * (14 * clips - 1) for clips in (4, 5))
     short = judge.Spoken("short", [], None, four, [13, 27, 41])
@@ -207,7 +236,7 @@ def test_an_evaluation_is_flat_numbers_with_true_counts(made):
 
 
 def test_real_recordings_are_judged_besides_and_cut(made, small_bundle, reader_file, tmp_path):
-    sound, rate = soundfile.read(VOICES[0])
+    sound, rate = soundfile.read(SPEECH)
     soundfile.write(tmp_path / "real.wav", np.concatenate([sound, sound]), rate)
     sizes = replace(TOY, units=(), emotions=(), voices=(), seconds=1.12)
     options = EvaluateOptions(small_bundle, (tmp_path / "real.wav",), device="cpu", dtype="fp32")
@@ -220,7 +249,7 @@ def test_real_recordings_are_judged_besides_and_cut(made, small_bundle, reader_f
 def test_a_studio_draws_what_generate_draws(small_bundle, tmp_path):
     from tbd_core.config import GenerateOptions
     from tbd_core.pipeline import draw as draw_clips
-    from tbd_core.pipeline import plan, prepare
+    from tbd_core.pipeline import plan
 
     Image.new("RGB", (64, 64), "tan").save(tmp_path / "portrait.png")
     soundfile.write(tmp_path / "speech.wav", 0.1 * np.sin(np.arange(12_800)), 16_000)
@@ -239,7 +268,7 @@ def test_a_studio_draws_what_generate_draws(small_bundle, tmp_path):
     sitter = studio.seat((job_plan.portrait.pixels[0] + 1) / 2)
     case = make_case("speech", 0, "happy", "Mild")
     drawn = torch.cat(list(studio.talk(sitter, case, job_plan.speech.waveform, 20, 3)))
-    assert prepare and np.array_equal(drawn.permute(0, 2, 3, 1).numpy(), wanted)
+    assert np.array_equal(drawn.permute(0, 2, 3, 1).numpy(), wanted)
 
 
 def test_without_readers_only_what_needs_none_is_said(small_bundle, tmp_path):
@@ -253,9 +282,18 @@ def test_without_readers_only_what_needs_none_is_said(small_bundle, tmp_path):
 def test_a_foreign_bundle_is_told_apart_by_its_header(small_config, reader_file):
     from tbd_core.evaluation.evaluate import choose_readers
 
-    notes = []
-    assert choose_readers({"name": "other"}, small_config, reader_file, notes) is None
-    assert "(preset small, 64 pixels) was not trained by `tbd train`" in notes[0]
+    readers, why = choose_readers({"name": "other"}, small_config, reader_file, reader_file)
+    assert readers is None and "(preset small, 64 pixels) was not trained by `tbd train`" in why
+
+
+def test_the_readers_trained_with_a_bundle_come_before_those_that_ship(small_config, reader_file, tmp_path, fill):
+    from tbd_core.evaluation.evaluate import choose_readers
+
+    shipped = load_readers(reader_file)
+    save_readers(tmp_path / "reader.safetensors", replace(shipped, about={**shipped.about, "mine": True}))
+    for model, mine in ((tmp_path / "bundle.safetensors", True), (tmp_path / "far" / "bundle.safetensors", None)):
+        readers, _ = choose_readers({"training": {}}, small_config, model, reader_file)
+        assert readers.about.get("mine") is mine
 
 
 def test_a_damaged_or_outdated_reader_file_is_named(reader_file, tmp_path, monkeypatch):
@@ -277,12 +315,12 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("tbd_core.evaluation.proof.evaluate", lambda *given: asked.append(given) or evaluation)
     before, ways = len(seen), len(comparisons.ways("hard"))
-    options = ProofOptions(tmp_path / "docs", (tmp_path / "somebody.png",))
+    options = ProofOptions(tmp_path / "docs", "tbd evaluate --proof docs", (tmp_path / "somebody.png",))
     result = prove(evaluation.setup, options)
-    extra = 4 * ways + 2 * 3 + 3  # emotions in other ways, two units at three levels, three faces of the portrait
+    extra = 2 * ways + 3  # emotions in other ways, three faces of the portrait
     assert ways == 5 and asked == [(evaluation.setup, None, extra)] and len(seen) - before == extra
     details = json.loads((tmp_path / "docs" / "proof.json").read_text())
-    assert details["comparisons"]["thinking"]["label only"]["cases"] == 4
+    assert details["comparisons"]["thinking"]["label only"]["cases"] == 2
     text = (tmp_path / "docs" / "proof.md").read_text()
     assert f"| {result['vae_psnr']:.1f} | **missed** | 11 |" in text and "not measured" in text
     for name in ("units.jpg", "emotions.jpg", "lips.png", "seam.jpg", "blends.jpg", "portraits.jpg"):
@@ -294,11 +332,11 @@ def test_what_cannot_be_proved_is_refused_before_anything_is_drawn(small_bundle,
     options = EvaluateOptions(small_bundle, device="cpu")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be proved: no readers: .*none\.safetensors does not exist"):
-        prove(prepare(options, TOY, tmp_path / "none.safetensors"), ProofOptions(tmp_path / "docs"))
+        prove(prepare(options, TOY, tmp_path / "none.safetensors"), ProofOptions(tmp_path / "docs", ""))
     with pytest.raises(InputError, match="cannot be written"):
-        prove(prepare(options, TOY, reader_file), ProofOptions(tmp_path / "file" / "docs"))
+        prove(prepare(options, TOY, reader_file), ProofOptions(tmp_path / "file" / "docs", ""))
     with pytest.raises(InputError, match=r"none\.png does not exist"):
-        prove(prepare(options, TOY, reader_file), ProofOptions(tmp_path / "docs", (tmp_path / "none.png",)))
+        prove(prepare(options, TOY, reader_file), ProofOptions(tmp_path / "docs", "", (tmp_path / "none.png",)))
     assert not (tmp_path / "docs").exists()
 
 
@@ -315,6 +353,34 @@ def test_goals_are_met_on_their_own_side():
     assert Goal("x", "", least=0.5).met(0.5) and not Goal("x", "", least=0.5).met(0.49)
     assert Goal("x", "", most=1, magnitude=True).met(-1) and not Goal("x", "", most=1, magnitude=True).met(-2)
     assert {goal.score for goal in GOALS} <= set(SCORES)
+
+
+def test_a_missed_goal_never_looks_met():
+    goal = Goal("x", "", least=0.85)
+    assert goal.shown(0.8479) == "0.848" and goal.shown(0.8551) == "0.86" and goal.shown(0.7) == "0.70"
+    assert Goal("x", "", most=1, form=".0f", magnitude=True).shown(-1.0) == "-1" and percent(None) == "(not measured)"
+
+
+def test_the_command_is_quoted_without_folders():
+    from tbd_core.cli import parser
+
+    words = [
+        "evaluate",
+        "--proof",
+        "some/docs",
+        "--speech",
+        "/a/b.wav",
+        "--speech",
+        "c.wav",
+        "d.wav",
+        "--seed",
+        "3",
+        "--portraits",
+        "/x/y.png",
+    ]
+    assert retold(parser().parse_args(words)) == (
+        "tbd evaluate --proof docs --speech b.wav c.wav d.wav --portraits y.png --seed 3"
+    )
 
 
 def test_pictures_hold_all_cells_and_all_lines():
@@ -338,7 +404,7 @@ def test_wrong_words_are_refused_before_anything_is_drawn(capsys, small_bundle, 
     soundfile.write(tmp_path / "short.wav", np.zeros(320), 16_000)
     assert "none.safetensors does not exist" in refused(capsys, tmp_path / "none.safetensors")
     assert "0.02 s of audio; at least 0.2 s" in refused(capsys, small_bundle, "--speech", tmp_path / "short.wav")
-    assert "--cases is 0; give a number of people from 1 to 1000" in refused(capsys, small_bundle, "--cases", 0)
+    assert "--cases is 0; give a number of people from 1 to 100" in refused(capsys, small_bundle, "--cases", 0)
     assert "1 --portraits were given without --proof" in refused(capsys, small_bundle, "--portraits", "a.png")
     assert "'tpu'" in refused(capsys, small_bundle, "--device", "tpu")
 

@@ -12,7 +12,7 @@ import pytest
 ORDER = [
     "errors", "units", "flow", "config", "files", "locks", "memory", "devices", "models", "checkpoint", "facs",
     "cot_fa", "portrait", "speech", "conditioning", "progressive", "slicing", "plots", "denoise", "guide", "frames",
-    "preview", "host", "video", "parts", "render", "batch", "pipeline", "synthetic", "data", "evaluation", "training",
+    "preview", "likeness", "host", "video", "parts", "render", "batch", "pipeline", "synthetic", "data", "evaluation", "training",
     "cli", "__main__",
 ]  # fmt: skip
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}

@@ -1,5 +1,6 @@
 """Speech for training: who is held out, what is drawn, and what rooms and microphones may not change."""
 
+import errno
 import os
 import stat
 import sys
@@ -29,6 +30,7 @@ def spoken(monkeypatch) -> list[tuple]:
         return babble(random(len(asked)), 0.5)
 
     monkeypatch.setattr(recordings, "speak", pretend)
+    monkeypatch.setattr("tbd_core.data.corpus.check_voices", lambda: None)
     return asked
 
 
@@ -127,6 +129,24 @@ def test_without_espeak_ng_the_message_says_how_to_get_it(tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"espeak-ng was not found; .* install it \(Debian: apt-get install espeak-ng"):
         speak("Hello.", "en-us", 160, 50)
+
+
+@posix
+def test_an_espeak_ng_without_all_voices_is_refused_with_their_number(tmp_path, monkeypatch):
+    script = """
+rows = ["Pty Language Age/Gender VoiceName File"]
+if sys.argv[1] == "--voices=variant":
+    rows += ["5 variant --/M Name !v/" + name for name in NAMES[0]]
+else:
+    rows += ["5 " + name + " --/M Name gmw/" + name for name in NAMES[1]]
+print("\\n".join(rows))"""
+    variants = [name for cast in (TRAIN, HELD_OUT) for name in cast.variants if name]
+    voices = [name for cast in (TRAIN, HELD_OUT) for name in (*cast.english, *cast.foreign)]
+    pretend_program(tmp_path, monkeypatch, f"NAMES = {variants!r}, {voices!r}\n{script}")
+    recordings.check_voices()
+    pretend_program(tmp_path, monkeypatch, f"NAMES = {variants[:-2]!r}, {voices[1:]!r}\n{script}")
+    with pytest.raises(InputError, match=r"lacks 3 voices \(paul, quincy, en-us\); install a whole espeak-ng, 1\.51"):
+        recordings.check_voices()
 
 
 @posix
@@ -249,8 +269,37 @@ def test_a_broken_run_leaves_no_half_of_the_recordings(monkeypatch, tmp_path):
         raise InputError("espeak-ng was not found")
 
     monkeypatch.setattr(recordings, "speak", nothing)
+    monkeypatch.setattr("tbd_core.data.corpus.check_voices", lambda: None)
     with pytest.raises(InputError, match="espeak-ng was not found"):
         draw_recordings(tmp_path, 1, seed=5, held_out=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("broken", [b"", b"half of a shard", None])
+def test_a_damaged_shard_is_named(spoken, tmp_path, broken):
+    from tbd_core.data.corpus import draw_recordings
+
+    draw_recordings(tmp_path, 1, seed=5)
+    shard = tmp_path / "recordings-000000.pt"
+    whole = shard.read_bytes()
+    damaged = whole[: len(whole) // 2] if broken is None else broken
+    shard.write_bytes(damaged)
+    message = rf"recordings-000000\.pt \({len(damaged)} bytes\) cannot be used; delete it, and it is drawn anew"
+    with pytest.raises(InputError, match=message):
+        draw_recordings(tmp_path, 1, seed=5)
+
+
+def test_a_full_disk_is_named_and_what_a_killed_run_left_is_swept_away(spoken, tmp_path, monkeypatch):
+    from tbd_core.data.corpus import draw_recordings
+
+    (tmp_path / "recordings-000000.pt.part-77").write_bytes(b"left")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tbd_core.files.os.replace", full)
+    with pytest.raises(InputError, match=r"recordings-000000\.pt.*No space left on device"):
+        draw_recordings(tmp_path, 1, seed=5)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tbd_core.config import SchedulerConfig
@@ -215,6 +216,7 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
 
     # Babble in place of espeak-ng, which is wanted for training alone.
     monkeypatch.setattr(recordings, "speak", lambda *_: babble(torch.Generator().manual_seed(0), 2.0))
+    monkeypatch.setattr("tbd_core.data.corpus.check_voices", lambda: None)
 
     config = replace(small_config, defaults=replace(small_config.defaults, size=64))
     about = whole_run.train(tmp_path / "run", tmp_path / "out.safetensors", whole_run.smoke(), "cpu", config)
@@ -222,6 +224,11 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
     assert set(about["training"]["losses"]) == set(whole_run.PARTS)
     assert about["scores"]["cases"]["au_response_mean"] == 3
     assert loaded.vae["scaling_factor"] == networks.vae.config.scaling_factor != 1.0
+    before, after = (load_file(tmp_path / name) for name in ("run/vae.safetensors", "out.safetensors"))
+    changed = {name for name, value in before.items() if not torch.equal(value.half(), after[name])}
+    assert changed and all(name.startswith(("vae.decoder.", "vae.post_quant_conv.")) for name in changed)  # no encoder
+    shown = {path.name for path in (tmp_path / "run").glob("*.png")}
+    assert shown == {f"{part}-000002.png" for part in ("vae", "decoder", "stage1", "stage2")}
     log = [json.loads(text)["part"] for text in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert log == list(whole_run.PARTS)
     words = (tmp_path / "TINY.md").read_text()
@@ -232,6 +239,16 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
     again, first = (tmp_path / name for name in ("again.safetensors", "out.safetensors"))
     assert again.stat().st_size == first.stat().st_size
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("reader.safetensors", "is the readers' name"), ("model.ckpt", r"ends in '\.ckpt'; .* ends in \.safetensors")],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, name, said):
+    with pytest.raises(InputError, match=said):
+        whole_run.train(tmp_path / "run", tmp_path / name, whole_run.smoke())
+    assert not list(tmp_path.glob("run/*"))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
