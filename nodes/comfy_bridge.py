@@ -316,9 +316,7 @@ def run_sigmas(model: Any, options: DrawOptions) -> list[float]:
     if options.scheduler == TRAILING:
         table = model.get_model_object("model_sampling").sigmas
         return [*table[denoise.timesteps(config.scheduler, options.steps)].tolist(), 0.0]
-    # KSampler knows which samplers leave a level out.
-    ours = {"sampler": options.sampler, "scheduler": options.scheduler, "model_options": model.model_options}
-    return comfy.samplers.KSampler(model, options.steps, model.load_device, **ours).sigmas.tolist()
+    return model_sigmas(model, options.scheduler, options.steps, options.sampler)
 
 
 class TBDGuider(comfy.samplers.CFGGuider):
@@ -404,9 +402,10 @@ def scheduler_names() -> list[str]:
     return list(comfy.samplers.KSampler.SCHEDULERS)
 
 
-def model_sigmas(model: Any, scheduler: str, steps: int) -> list[float]:
-    """The noise levels of any MODEL under one of ComfyUI's schedulers."""
-    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).tolist()
+def model_sigmas(model: Any, scheduler: str, steps: int, sampler: str = "euler") -> list[float]:
+    """The noise levels at which KSampler draws with any MODEL; it knows which samplers leave one out."""
+    named = {"sampler": sampler, "scheduler": scheduler, "model_options": model.model_options}
+    return comfy.samplers.KSampler(model, steps, model.load_device, **named).sigmas.tolist()
 
 
 def encode_text(clip: Any, text: str) -> list:
