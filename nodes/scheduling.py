@@ -7,13 +7,12 @@ from comfy_api.latest import io
 from ..tbd_core.errors import InputError
 from ..tbd_core.plots import schedule_plot
 from ..tbd_core.progressive import BLENDS, MAX_STEPS, PROGRESS, parse_split
-from ..tbd_core.slicing import exact_slices, schedule_conditioning
+from ..tbd_core.slicing import schedule_conditioning
 from . import comfy_bridge
 from .compat import extra
 
 
-__all__ = ["MAX_STAGES", "TBDProgressiveScheduler", "exact_slices"]
-
+SOCKETS = 2  # of each kind on a new node; the page shows none, and no way to any, where this is 0
 MAX_STAGES = 8
 PERCENT = "from percent"
 
@@ -33,7 +32,7 @@ class TBDProgressiveScheduler(io.ComfyNode):
                     template=io.Autogrow.TemplatePrefix(
                         io.String.Input("prompt", tooltip="A prompt; the first leads first, from coarse to fine."),
                         prefix="prompt_",
-                        min=0,
+                        min=SOCKETS,
                         max=MAX_STAGES,
                     ),
                     tooltip="Prompts from coarse to fine, encoded by clip. Link these or conditionings, not both.",
@@ -43,7 +42,7 @@ class TBDProgressiveScheduler(io.ComfyNode):
                     template=io.Autogrow.TemplatePrefix(
                         io.Conditioning.Input("conditioning", tooltip="An encoded prompt; the first leads first."),
                         prefix="conditioning_",
-                        min=0,
+                        min=SOCKETS,
                         max=MAX_STAGES,
                     ),
                     tooltip="Encoded prompts from coarse to fine, from any text encoder, all from the same one.",
@@ -85,12 +84,19 @@ class TBDProgressiveScheduler(io.ComfyNode):
                     tooltip="The KSampler's own scheduler, with model linked: the parts then begin exactly between its "
                     "steps. from percent: exact for simple and near it for normal; karras and others bend the steps.",
                 ),
+                io.Combo.Input(
+                    "sampler",
+                    options=comfy_bridge.sampler_names(),
+                    default="euler",
+                    tooltip="The KSampler's own sampler: uni_pc and dpm_2 put their steps at other noise levels than "
+                    "the rest. Without effect where scheduler says from percent.",
+                ),
                 io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts; any text encoder."),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
                     tooltip="The run's noise levels, one more than its steps: the parts begin exactly between them. "
-                    "Goes before model and scheduler.",
+                    "Goes before model, scheduler and sampler.",
                 ),
                 io.Model.Input(
                     "model",
@@ -107,7 +113,7 @@ class TBDProgressiveScheduler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, steps, split, blend, progress, scheduler=PERCENT,
+        cls, steps, split, blend, progress, scheduler=PERCENT, sampler="euler",
         prompts=None, conditionings=None, clip=None, sigmas=None, model=None,
     ) -> io.NodeOutput:  # fmt: skip
         stages = _stages(_in_order(prompts), _in_order(conditionings), clip)
@@ -116,7 +122,7 @@ class TBDProgressiveScheduler(io.ComfyNode):
                 raise InputError(
                     f"scheduler is {scheduler}, but no model is linked; link the sampler's model, or choose {PERCENT}"
                 )
-            sigmas = comfy_bridge.model_sigmas(model, scheduler, steps)
+            sigmas = comfy_bridge.model_sigmas(model, scheduler, steps, sampler)
         conditioning, schedule = schedule_conditioning(stages, steps, parse_split(split), blend, progress, sigmas)
         return io.NodeOutput(conditioning, comfy_bridge.pil_to_image(schedule_plot(schedule)))
 

@@ -12,6 +12,7 @@ HUB = "https://huggingface.co"
 WAN_21 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 WAN_22 = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 HUMO = f"{HUB}/Comfy-Org/HuMo_ComfyUI/resolve/main/split_files"
+SAMPLER = "uni_pc"  # of ComfyUI's own templates for Wan 2.2 S2V and HuMo
 LIGHT = f"{HUB}/Kijai/WanVideo_comfy/resolve/main/Lightx2v"
 
 OWN_FILES = "Put **Load Image** and **Load Audio** in place of *TBD Sample Inputs* for your own portrait and recording."
@@ -238,7 +239,7 @@ def on_another_model(g: Graph, note: str, unet: dict, encoder: dict, light: dict
     texts = edit(g, builder)
     g.column("5  Prompts in time")
     run: dict[str, Any] = dict(steps=draw["steps"], scheduler="simple")
-    positive, negative = schedule(g, texts, clip["CLIP"], model=network["MODEL"], **run)
+    positive, negative = schedule(g, texts, clip["CLIP"], model=network["MODEL"], sampler=SAMPLER, **run)
     g.column("6  Draw")
     given = g.add(
         kind, positive=positive["conditioning"], negative=negative["CONDITIONING"], vae=pictures["VAE"], width=640,
@@ -247,7 +248,7 @@ def on_another_model(g: Graph, note: str, unet: dict, encoder: dict, light: dict
     )  # fmt: skip
     drawn = g.add(
         "KSampler", model=network["MODEL"], positive=given["positive"], negative=given["negative"],
-        latent_image=given["latent"], cfg=draw["cfg"], sampler_name="euler", **run,
+        latent_image=given["latent"], cfg=draw["cfg"], sampler_name=SAMPLER, **run,
     )  # fmt: skip
     g.column("7  Video")
     frames = g.add("VAEDecode", samples=drawn["LATENT"], vae=pictures["VAE"])
@@ -256,7 +257,7 @@ def on_another_model(g: Graph, note: str, unet: dict, encoder: dict, light: dict
 
 BEFORE = """Choose your portrait in *Load Image* and your recording in *Load Audio*. The emotion becomes action units,
 muscles and prompts in whole sentences; *Progressive Text Scheduler* hands over from the coarse to the fine prompt
-exactly between two steps of this KSampler: keep its steps and scheduler equal to KSampler's."""
+exactly between two steps of this KSampler: keep its steps, scheduler and sampler equal to KSampler's."""
 
 
 def wan_s2v(g: Graph) -> None:
@@ -265,7 +266,7 @@ def wan_s2v(g: Graph) -> None:
 
 {BEFORE}
 
-77 frames at 16 a second. With the 4-step LoRA of Wan 2.2: 4 steps and cfg 1, in both nodes."""
+77 frames at 16 a second. With the 4-step LoRA of Wan 2.2: 4 steps in both nodes, and cfg 1."""
     unet = model("wan2.2_s2v_14B_fp8_scaled.safetensors", WAN_22, "diffusion_models")
     encoder = model("wav2vec2_large_english_fp16.safetensors", WAN_22, "audio_encoders")
     draw = dict(frames=77, fps=16.0, steps=20, cfg=6.0, name="tbd_wan_s2v")

@@ -77,7 +77,7 @@ class Node:
 
     @property
     def inputs(self) -> list[Input]:
-        """In the schema's order, growing ones as the sockets that are used and one to spare."""
+        """In the schema's order, growing ones as the sockets that are used and one to spare, or the least there are."""
         found = []
         for one in schema_inputs(self.info):
             if one.kind != GROWING:
@@ -89,7 +89,7 @@ class Node:
             used = 1 + max(
                 (int(name.removeprefix(prefix)) for name in self.given if name.startswith(prefix)), default=-1
             )
-            for index in range(min(used + 1, template["max"])):
+            for index in range(min(max(used + 1, template["min"]), template["max"])):
                 found.append(Input(f"{prefix}{index}", kind, {**options, "forceInput": True}, index >= template["min"]))
         return found
 

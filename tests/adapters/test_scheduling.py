@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-WIDGETS = dict(steps=20, split="", blend="hard", progress="denoise", scheduler="from percent")
+WIDGETS = dict(steps=20, split="", blend="hard", progress="denoise", scheduler="from percent", sampler="euler")
 
 
 class Clip:
@@ -74,11 +74,12 @@ def test_noise_levels_say_the_number_of_steps_and_go_before_the_scheduler(schedu
     assert len(conditioning) == 10 and names(conditioning)[3] == ["timestep_end", "timestep_start"]
 
 
-def test_model_and_scheduler_give_the_noise_levels(schedule, scheduling, monkeypatch):
+def test_model_scheduler_and_sampler_give_the_noise_levels(schedule, scheduling, monkeypatch):
     asked = []
     monkeypatch.setattr(scheduling.comfy_bridge, "model_sigmas", lambda *a: asked.append(a) or [3.0, 2.0, 1.0, 0.0])
-    conditioning, _ = schedule(prompts={"prompt_0": "1", "prompt_1": "2"}, clip=Clip(), model="M", scheduler="karras")
-    assert asked == [("M", "karras", 20)]
+    widgets = dict(scheduler="karras", sampler="uni_pc")
+    conditioning, _ = schedule(prompts={"prompt_0": "1", "prompt_1": "2"}, clip=Clip(), model="M", **widgets)
+    assert asked == [("M", "karras", 20, "uni_pc")]
     assert 1.0 < conditioning[1][1]["timestep_start"] == conditioning[0][1]["timestep_end"] < 2.0
 
 
@@ -111,9 +112,10 @@ def test_what_cannot_be_scheduled_is_refused_with_its_numbers(schedule, given, m
     assert type(caught.value).__name__ == "InputError"
 
 
-def test_the_samplers_side_is_exported_here(scheduling, schedule):
-    conditioning, _ = schedule(prompts={"prompt_0": "1", "prompt_1": "2"}, clip=Clip(), steps=50)
-    again = scheduling.exact_slices(conditioning, [3.0, 2.0, 1.0, 0.0])
-    assert leaders(again) == [1, 2] and 1.0 < again[1][1]["timestep_start"] < 2.0
-    plain = encoded(1.0)
-    assert scheduling.exact_slices(plain, [1.0, 0.0]) == plain
+def test_a_new_node_has_sockets_for_two_prompts_and_two_conditionings(scheduling):
+    """ComfyUI 0.8.0's page makes none where the least is 0, and a further one only once the last is linked."""
+    growing = [one for one in scheduling.TBDProgressiveScheduler.GET_SCHEMA().inputs if hasattr(one, "template")]
+    assert {one.id: (one.template.min, one.template.max) for one in growing} == {
+        "prompts": (2, 8),
+        "conditionings": (2, 8),
+    }

@@ -141,6 +141,63 @@ def test_no_sampler_ever_hears_two_slices_or_none(kind, sampler):
             assert (table - rows[:, :3]).abs().amax(1).min() < 1e-6, "an embedding that is no slice's"
 
 
+def queued(kind: str, conditioning: list, steps: int, sampler: str, scheduler: str) -> list[tuple]:
+    """As `drawn`, by what ComfyUI's KSampler node calls: the noise levels are of its own making."""
+    import nodes
+
+    model, negative = random_model(kind), [[torch.zeros(1, TOKENS, WIDTH), {}]]
+    model.model.diffusion_model.calls = calls = []
+    empty = {"samples": torch.zeros(1, 4, 8, 8)}
+    nodes.common_ksampler(model, 1, steps, 1.0, sampler, scheduler, conditioning, negative, empty)
+    return calls
+
+
+@pytest.mark.parametrize("sampler", (*SAMPLERS, "dpm_2_ancestral", "uni_pc_bh2"))
+@pytest.mark.parametrize("kind", ["epsilon", "v, zero SNR", "flow, shift 3"])
+def test_told_a_ksamplers_own_widgets_it_is_heard_there_step_by_step(part, kind, sampler):
+    node, linked = part("nodes.scheduling").TBDProgressiveScheduler, stages(3)
+    entries = {f"conditioning_{i}": linked[i] for i in range(3)}
+    for scheduler, steps in (("simple", 10), ("normal", 20)):
+        widgets = dict(steps=steps, split="", blend="smooth", progress="denoise", scheduler=scheduler, sampler=sampler)
+        conditioning = node.execute(**widgets, conditionings=entries, model=random_model(kind)).args[0]
+        plan = conditioning[0][1]["tbd_schedule"]
+        levels, table = torch.tensor(plan.sigmas[:-1]), torch.tensor(plan.schedule.weights)
+        met = set()
+        for sigma, rows in queued(kind, conditioning, steps, sampler, scheduler):
+            assert len(rows) == 1, "an embedding of two slices, or of none"
+            for step in ((levels - sigma).abs() <= 1e-4 * levels).nonzero().flatten().tolist():  # else: between two
+                assert torch.allclose(rows[0, :3], table[step], atol=1e-6), (scheduler, step)
+                met.add(step)
+        assert met == set(range(plan.schedule.steps)), "KSampler's steps are at other noise levels"
+
+
+def test_samplers_that_leave_a_noise_level_out_have_others(bridge):
+    of = {name: bridge.model_sigmas(random_model("flow, shift 8"), "simple", 20, name) for name in SAMPLERS}
+    assert {len(found) for found in of.values()} == {21}
+    assert {name for name, found in of.items() if found != of["euler"]} == {"dpm_2", "uni_pc"}
+    assert bridge.model_sigmas(random_model("flow, shift 8"), "simple", 20) == of["euler"]
+
+
+@pytest.mark.parametrize("linked", ({}, {"prompts.prompt_0": ["1", 0]}))
+def test_a_single_prompt_is_a_valid_graph_and_so_is_none(pack, linked):
+    """The page shows two sockets; only what is linked is asked for. (None is refused by the node, when it runs.)"""
+    import asyncio
+
+    import execution
+
+    widgets = dict(steps=20, split="", blend="hard", progress="denoise", scheduler="from percent", sampler="euler")
+    words = dict(emotion="happy", intensity="Mild", subject="", style="clip", thinker="rules")
+    graph = {
+        "1": {"class_type": "TBDPromptBuilder", "inputs": words},
+        "2": {"class_type": "TBDModelLoader", "inputs": dict(model="tbd_tiny (bundled)", dtype="auto",
+                                                             beta_schedule="from the bundle")},
+        "3": {"class_type": "TBDProgressiveScheduler", "inputs": widgets | linked | {"clip": ["2", 1]}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+    }  # fmt: skip
+    valid, error, _, faults = asyncio.run(execution.validate_prompt("one", graph, None))
+    assert valid, (error, faults)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_by_percent_exactly_one_slice_is_active_at_every_step_of_every_scheduler(kind):
     import comfy.samplers
