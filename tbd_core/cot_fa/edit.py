@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..flow import Prompts, Thought
-from .review import review_prompts
-from .tokenizer import count_tokens
+from ..units import TEXT_TOKENS
+from .review import review_plan, review_prompts
+from .tokenizer import count_tokens, cut_to_budget
 
 
 MODES = ("auto", "review", "edited")
@@ -65,7 +66,8 @@ def settle(
     generated  by name of TEXTS; one that nothing is linked to is absent
     written    by name of TEXTS, all three: a person's
     thought    the plan that the fine prompt should name, and the style; it is not used for a person's texts
-    Raises InputError for an unknown mode, and for a coarse or fine prompt without words.
+    Raises InputError for an unknown mode, for a coarse or fine prompt without words, and for a plan that no face can
+    show.
     """
     linked = {} if _known(mode) == "edited" else generated
     texts = [linked[name] if name in linked else written[name] for name in TEXTS]
@@ -77,11 +79,25 @@ def settle(
     coarse, fine, negative = map(str, texts)
     tokens = (count_tokens(coarse), count_tokens(fine), count_tokens(negative))
     plan = thought if mode != "edited" else None
-    style = plan.prompts.style if plan else "clip"
-    units = plan.action_units if plan else ()
-    warnings = review_prompts(Prompts(coarse, fine, negative, style, tokens), units)
+    if plan is None:
+        # Which encoder follows is not known here, and umT5 and the like read every word.
+        prompts = Prompts(coarse, fine, negative, "natural", tokens)
+        warnings = (*_only_for_clip((coarse, fine, negative), tokens), *review_prompts(prompts))
+    else:
+        prompts = Prompts(coarse, fine, negative, plan.prompts.style, tokens)
+        warnings = review_plan(plan.action_units, plan.emotion) + review_prompts(prompts, plan.action_units)
     digest = hashlib.sha256(json.dumps([coarse, fine, negative]).encode()).hexdigest()[:16]
     return Settled((coarse, fine, negative), tokens, warnings, mode, digest)
+
+
+def _only_for_clip(texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
+    """A warning for each text that is too long for CLIP, if it is CLIP that reads it."""
+    return [
+        f"the {name} prompt has {count} tokens; a CLIP encoder reads {TEXT_TOKENS} and would cut "
+        f"{cut_to_budget(text)[1]!r}, others read all"
+        for name, text, count in zip(TEXTS, texts, tokens, strict=True)
+        if count > TEXT_TOKENS
+    ]
 
 
 def _known(mode: str) -> str:

@@ -1,9 +1,12 @@
 """Prompt Builder and Edit Prompts: what they hand on, show, and do not even ask for."""
 
+from dataclasses import replace
+
 import pytest
 
 from tbd_core.cot_fa.record import steps_as_text
 from tbd_core.cot_fa.think import think
+from tbd_core.facs.action_units import make_unit
 
 
 WIDGETS = dict(emotion="happy", intensity="Intense", subject="", style="clip", thinker="rules")
@@ -119,6 +122,21 @@ def test_a_plans_unit_that_a_generated_prompt_leaves_out_is_said(run, thinking):
     graph = Graph(run, thinking.TBDEditPrompts, fine="A smile.", thought=think("happy"))
     warnings = graph.queue("auto").ui["warnings"]
     assert [text for text in warnings if "AU12 is in the plan, but the fine prompt does not say" in text]
+
+
+@pytest.mark.parametrize("mode", ["auto", "review"])
+def test_a_plan_with_a_hard_exclusion_is_a_red_node_that_says_which_unit_to_remove(graph, mode):
+    units = (make_unit(12, "C"), make_unit(24, "B"), make_unit(26, "C"))
+    graph.links["thought"] = replace(graph.links["thought"], action_units=units)
+    with pytest.raises(ValueError, match=r"AU24 .* and AU26 .* exclude each other: .*; remove one") as caught:
+        graph.queue(mode)
+    assert type(caught.value).__name__ == "InputError"
+    assert list(graph.queue("edited").args) == list(FIELDS.values())
+
+
+def test_words_of_ones_own_are_not_called_cut_while_any_encoder_may_read_them(graph):
+    warnings = graph.queue("edited", fine_text="word " * 80).ui["warnings"]
+    assert [text for text in warnings if "fine prompt has 82 tokens; a CLIP encoder reads 77 and would cut" in text]
 
 
 @pytest.mark.parametrize("name", ["coarse", "fine"])

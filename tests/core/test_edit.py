@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ from tbd_core.cot_fa.edit import MODES, TEXTS, needed, settle
 from tbd_core.cot_fa.think import think
 from tbd_core.cot_fa.tokenizer import count_tokens
 from tbd_core.errors import InputError
+from tbd_core.facs.action_units import make_unit
 
 
 GENERATED = {"coarse": "A person is speaking.", "fine": "A marked smile.", "negative": "blurred face"}
@@ -82,11 +84,43 @@ def test_tokens_are_those_of_the_texts_that_go_on():
     assert settle("edited", GENERATED, WRITTEN).tokens == tuple(count_tokens(WRITTEN[name]) for name in TEXTS)
 
 
-def test_words_beyond_the_budget_are_quoted_in_every_mode():
-    long = "word " * 75 + "these are cut"
+LONG = "word " * 75 + "these are cut"
+
+
+def test_words_beyond_clips_budget_are_quoted_and_called_cut_only_where_clip_is_known_to_read_them():
+    perhaps = "the fine prompt has 80 tokens; a CLIP encoder reads 77 and would cut 'these are cut', others read all"
     for mode in MODES:
-        warnings = settle(mode, GENERATED | {"fine": long}, WRITTEN | {"fine": long}).warnings
-        assert "the fine prompt has 80 tokens, CLIP reads 77; these words are cut: 'these are cut'" in warnings
+        assert perhaps in settle(mode, GENERATED | {"fine": LONG}, WRITTEN | {"fine": LONG}).warnings
+    warnings = settle("auto", GENERATED | {"fine": LONG}, WRITTEN, think("happy", style="clip")).warnings
+    assert "the fine prompt has 80 tokens, CLIP reads 77; these words are cut: 'these are cut'" in warnings
+    assert not [text for text in warnings if "would cut" in text]
+
+
+def test_a_long_prompt_in_whole_sentences_is_never_told_that_it_is_cut():
+    thought = think("happy", "Intense", style="natural")
+    words = dict(zip(TEXTS, (LONG, thought.prompts.fine, ""), strict=True))
+    for mode in ("auto", "review"):
+        assert not [text for text in settle(mode, words, WRITTEN, thought).warnings if "tokens" in text]
+    edited = [text for text in settle("edited", words, words, thought).warnings if "tokens" in text]
+    assert [text.split(" has ")[0] for text in edited] == ["the coarse prompt", "the fine prompt"]
+    assert all("a CLIP encoder reads 77 and would cut" in text for text in edited)
+
+
+IMPOSSIBLE = (make_unit(24, "B"), make_unit(26, "C"))
+
+
+@pytest.mark.parametrize("mode", ["auto", "review"])
+def test_a_plan_that_no_face_can_show_is_refused_before_anything_is_drawn(mode):
+    thought = replace(think("happy"), action_units=IMPOSSIBLE)
+    with pytest.raises(InputError, match=r"AU24 .* and AU26 .* exclude each other: .*; remove one"):
+        settle(mode, GENERATED, WRITTEN, thought)
+    assert settle("edited", GENERATED, WRITTEN, thought).texts == tuple(WRITTEN.values())
+
+
+def test_units_that_work_against_each_other_are_a_warning():
+    plan = replace(think("happy"), action_units=(make_unit(12, "D"), make_unit(15, "B")))
+    warnings = settle("auto", GENERATED, WRITTEN, plan).warnings
+    assert [text for text in warnings if "AU15" in text and "AU15 will show less than it says" in text]
 
 
 def test_the_plan_is_held_against_generated_words_and_its_style_counts():
@@ -96,7 +130,7 @@ def test_the_plan_is_held_against_generated_words_and_its_style_counts():
     assert count_tokens(prompts.fine) > 77
     assert settle("auto", words, WRITTEN, thought).warnings == ()
     assert len(settle("review", GENERATED, WRITTEN, thought).warnings) == len(thought.action_units)
-    assert settle("edited", words, WRITTEN, thought).warnings == ()
+    assert settle("edited", words, WRITTEN, thought).warnings == ()  # a person need not follow the plan
 
 
 def test_the_digest_changes_with_the_texts_alone():
