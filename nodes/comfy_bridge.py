@@ -34,33 +34,33 @@ import node_helpers
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..tbd_core import conditioning, denoise, host, speech
 from ..tbd_core.checkpoint import store
 from ..tbd_core.config import TINY_BUNDLE, ModelConfig
 from ..tbd_core.cot_fa.review import over_budget
-from ..tbd_core.errors import InputError
-from ..tbd_core.frames import DECODED_PIXELS
-from ..tbd_core.guide import DrawOptions, Guide, check_guide, last_frames, num_clips
+from ..tbd_core.devices import pick_dtype
+from ..tbd_core.errors import InputError, needed_packages
+from ..tbd_core.guide import TRAILING, DrawOptions, Guide, check_guide, last_frames
 from ..tbd_core.host import KEY, Parts, image_to_pil, tbd_parts
 from ..tbd_core.host import pil_to_image as pil_to_image
+from ..tbd_core.likeness import unlike_training
 from ..tbd_core.models import build
-from ..tbd_core.models.hosted import Ears, FirstStage, HostAttention, HostedDenoiser
+from ..tbd_core.models.hosted import AudioEncoderModule, FirstStage, HostAttention, HostedDenoiser
 from ..tbd_core.models.unet import UNet
 from ..tbd_core.parts import fingerprint
-from ..tbd_core.pipeline import pick_dtype
 from ..tbd_core.portrait import fit_portrait, load_portrait
 from ..tbd_core.preview import fit_preview
 from ..tbd_core.slicing import exact_slices
-from ..tbd_core.units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS
-from .sockets import Heard, Seen
+from ..tbd_core.units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS, num_clips
+from .sockets import EncodedReference, EncodedSpeech
 
 
 BUNDLED = "tbd_tiny (bundled)"
 FROM_BUNDLE = "from the bundle"
-TRAILING = "trailing"  # the timesteps of training and of the command line
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+check_interrupt = mm.throw_exception_if_processing_interrupted  # raises when the user pressed cancel
+OUT_OF_MEMORY = () if mm.OOM_EXCEPTION is Exception else mm.OOM_EXCEPTION  # an old torch has no kind of its own for it
 KINDS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
 
 folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
@@ -70,7 +70,7 @@ folder_paths.folder_names_and_paths[KEY][1].add(".safetensors")  # else a new ke
 # The bundle's networks.
 
 
-class Recipe(comfy.supported_models_base.BASE):
+class TBDModelConfig(comfy.supported_models_base.BASE):
     """What BaseModel wants to know of its network."""
 
     unet_extra_config: dict = {}  # BASE's would become arguments of our network
@@ -83,11 +83,11 @@ class Recipe(comfy.supported_models_base.BASE):
 
 
 class TBDModel(comfy.model_base.BaseModel):
-    def __init__(self, recipe: Recipe, config: ModelConfig, device: torch.device):
+    def __init__(self, about: TBDModelConfig, config: ModelConfig, device: torch.device):
         predicts = config.scheduler.prediction_type
         if predicts not in KINDS:
             raise InputError(f"the bundle predicts {predicts!r}; ComfyUI's samplers can use {' or '.join(KINDS)}")
-        super().__init__(recipe, KINDS[predicts], device=device, unet_model=HostedDenoiser)
+        super().__init__(about, KINDS[predicts], device=device, unet_model=HostedDenoiser)
         self.model_sampling.set_sigmas(denoise.sigmas(config.scheduler))  # no beta schedule has to be renamed
 
     def extra_conds(self, **kwargs):
@@ -121,10 +121,10 @@ class OneWindow(comfy.sd1_clip.SDTokenizer):
 
 class TBDVAE(comfy.sd.VAE):
     def __init__(self, vae: Any, dtype: torch.dtype, bundle: Path):
-        with host.unsaid("No VAE weights detected"):
+        with host.hide_log_lines("No VAE weights detected"):
             super().__init__(sd={})  # sets every default, also those of other versions, and builds nothing
         self.bundle, self.latent_channels = bundle, vae.config.latent_channels
-        self.first_stage_model = FirstStage(vae, DECODED_PIXELS, check_interrupt).eval()
+        self.first_stage_model = FirstStage(vae, check_interrupt).eval()
         self.working_dtypes = [torch.bfloat16, torch.float32]
         self.disable_offload = True  # plain layers: wholly on the device or not at all
         wide = 8 * max(vae.config.block_out_channels[:2]) * 3 / vae.config.in_channels  # numbers a pixel, at the widest
@@ -141,44 +141,47 @@ def bundle_names() -> list[str]:
 
 def bundle_path(name: str) -> Path:
     """InputError when there is no such file."""
-    path = TINY_BUNDLE if name == BUNDLED else folder_paths.get_full_path(KEY, name)
-    if path is None or not os.path.isfile(path):
-        raise InputError(f"{name} is not in models/{KEY}; put it there or choose {BUNDLED}")
-    return Path(path)
+    found = str(TINY_BUNDLE) if name == BUNDLED else folder_paths.get_full_path(KEY, name)
+    if found is not None and os.path.isfile(found):
+        return Path(found)
+    if name == BUNDLED:
+        raise InputError(f"{found} is missing, which comes with this pack; install the pack again")
+    raise InputError(f"{name} is not in models/{KEY}; put it there or choose {BUNDLED}")
 
 
 def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDLE) -> tuple[Any, Any, Any, Any]:
-    """(MODEL, CLIP, VAE, AudioEncoder) of a bundle. `dtype`: auto or a name in DTYPES; `beta_schedule` in diffusers'
-    words. Each network is read for itself. Raises InputError."""
+    """(MODEL, CLIP, VAE, AudioEncoder) of a bundle. `dtype`: auto or a name in devices.DTYPES; `beta_schedule` in
+    diffusers' words. Each network is read for itself. Raises InputError."""
     # ComfyUI runs its nodes in inference mode, and what is made there can never be trained or compiled.
-    with torch.inference_mode(False), torch.no_grad(), host.needed_packages():
+    with torch.inference_mode(False), torch.no_grad(), needed_packages():
         config, device, offload = store.read_config(path), mm.get_torch_device(), mm.unet_offload_device()
         if beta_schedule != FROM_BUNDLE:
             config = replace(config, scheduler=replace(config.scheduler, beta_schedule=beta_schedule))
         weights, cast = _dtypes(dtype, device, path.stat().st_size // 2)
         exact = mm.is_device_cpu(device) or dtype == "fp32"  # else ComfyUI chooses for the autoencoder
         pictures = weights if exact else mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
-        vae = TBDVAE(_fill(path, "vae", pictures, lambda: build.build_vae(config)), pictures, path)
+        vae = TBDVAE(store.make(path, "vae", pictures, partial(build.build_vae, config)), pictures, path)
         clip = _build_clip(path, config)
 
-        recipe = Recipe(config, _latent_format(config, store.read_about(path), vae))
-        recipe.set_inference_dtype(weights, cast)
-        main = TBDModel(recipe, config, offload)
-        _fill(path, "denoising_unet", weights, lambda: main.diffusion_model, beside=("audioproj",))
+        about = TBDModelConfig(config, _latent_format(config, vae))
+        about.set_inference_dtype(weights, cast)
+        main = TBDModel(about, config, offload)
+        store.make(path, "denoising_unet", weights, lambda: main.diffusion_model, beside=("audioproj",))
         model = comfy.model_patcher.ModelPatcher(main, device, offload)
         for when in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):  # around every sampling, failed ones too
             model.add_callback_with_key(when, KEY, _forget)
 
         layers = {"ops": comfy.ops.pick_operations(weights, cast), "attend": HostAttention(optimized_attention)}
         unet = build.reference_config(config.unet)
-        reference = _fill(path, "reference_unet", weights, lambda: UNet(unet, head=False, **layers))
+        reference = store.make(path, "reference_unet", weights, lambda: UNet(unet, head=False, **layers))
         reference = comfy.model_patcher.ModelPatcher(reference, device, offload)
         empty = clip.encode_from_tokens(clip.tokenize(""))
         model.set_attachments(KEY, Parts(config, path, cast or weights, reference, empty))
 
-        sound = torch.float16 if mm.should_use_fp16(device) else torch.float32
-        ears = Ears(_fill(path, "audio_encoder", sound, lambda: build.build_audio_encoder(config)))
-        return model, clip, vae, host.AudioEncoder(comfy.model_patcher.ModelPatcher(ears, device, offload))
+        sound = torch.float32 if exact or not mm.should_use_fp16(device) else torch.float16
+        hears = store.make(path, "audio_encoder", sound, partial(build.build_audio_encoder, config))
+        encoder = comfy.model_patcher.ModelPatcher(AudioEncoderModule(hears), device, offload)
+        return model, clip, vae, host.AudioEncoder(encoder, path)
 
 
 def _dtypes(name: str, device: torch.device, parameters: int) -> tuple[torch.dtype, torch.dtype | None]:
@@ -188,21 +191,13 @@ def _dtypes(name: str, device: torch.device, parameters: int) -> tuple[torch.dty
             raise InputError("fp16 needs a GPU, and ComfyUI computes on the CPU here; choose auto, fp32 or bf16")
         return pick_dtype(name, device), None
     kinds = [torch.float16, torch.bfloat16, torch.float32]
-    weights = DTYPES[name] if name != "auto" else mm.unet_dtype(device, parameters, kinds)
+    weights = mm.unet_dtype(device, parameters, kinds) if name == "auto" else pick_dtype(name, device)
     return weights, mm.unet_manual_cast(weights, device, kinds)
 
 
-def _fill(path: Path, prefix: str, dtype: torch.dtype, make: Any, beside: tuple[str, ...] = ()) -> Any:
-    """One of the bundle's networks on the CPU, frozen, channels-last (2.4 times as fast there)."""
-    with torch.device("meta"):
-        network = make()
-    store.fill(path, prefix, network, dtype, beside)
-    return nn.Module.to(network, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
 def _forget(model: Any) -> None:
-    """Drop what was kept for one sampling: the next may have other weights."""
-    model.model.diffusion_model.kept.clear()
+    """Drop what was kept for one sampling: the next may have other weights. Raises nothing in another error's way."""
+    getattr(model.model.diffusion_model, "kept", {}).clear()
 
 
 def _build_clip(path: Path, config: ModelConfig) -> Any:
@@ -223,14 +218,13 @@ def _build_clip(path: Path, config: ModelConfig) -> Any:
     return clip
 
 
-def _latent_format(config: ModelConfig, about: dict[str, Any], vae: TBDVAE) -> comfy.latent_formats.LatentFormat:
-    """The colours of previews stand in the header; older bundles' are SD 1.5's, or fitted to the sample portrait."""
+def _latent_format(config: ModelConfig, vae: TBDVAE) -> comfy.latent_formats.LatentFormat:
+    """The colours of previews are SD 1.5's with its autoencoder, else fitted to the sample portrait."""
     latents = comfy.latent_formats.LatentFormat()
     latents.scale_factor = vae.first_stage_model.vae.config.scaling_factor
-    preview = about.get("preview")
-    if preview is None and math.isclose(latents.scale_factor, 0.18215):
+    if math.isclose(latents.scale_factor, 0.18215):
         preview = {"factors": comfy.latent_formats.SD15().latent_rgb_factors, "bias": None}
-    if preview is None:
+    else:
         pixels = load_portrait(host.SAMPLE / "portrait.png", None, config.defaults.size).pixels
         preview = fit_preview(vae.encode(host.to_image(pixels)) * latents.scale_factor, pixels)
     latents.latent_rgb_factors, latents.latent_rgb_factors_bias = preview["factors"], preview["bias"]
@@ -246,22 +240,27 @@ def _scale(model: Any) -> float:
 
 def see_portrait(
     model: Any, vae: Any, image: Tensor, size: tuple[int, int] | None = None, box: str = "", mask: Tensor | None = None
-) -> tuple[Seen, Tensor]:
+) -> tuple[EncodedReference, Tensor]:
     """(what the model sees of an IMAGE [1, H, W, C], the picture it sees as an IMAGE). `size`: (W, H) pixels, None: the
     bundle's square; `box` and `mask`: where the face is (`face_box`). Raises InputError."""
     parts, picture = tbd_parts(model), image_to_pil(image)
     notes = host.check_vae(vae, parts)
     face = host.face_box(box, mask, picture.size)
     portrait = fit_portrait(picture, size, parts.config.defaults.size, "the portrait", face)
-    host.warn(notes := (*notes, *portrait.warnings))
     shown = host.to_image(portrait.pixels)
     latents = (vae.encode(shown) * _scale(model)).float().cpu()
+    notes = (*notes, *portrait.warnings)
+    if isinstance(vae, TBDVAE):
+        about, own = store.read_about(parts.bundle), vae.first_stage_model.vae
+        if said := unlike_training(about, parts.bundle, own, latents, portrait.pixels):
+            notes = (*notes, f"{portrait.source} {said}")
+    host.warn(notes)
     digest = fingerprint(latents, [str(parts.bundle), str(parts.dtype)])
-    features = _look(model, latents)
-    return Seen(latents, features, (shown.shape[2], shown.shape[1]), portrait.source, notes, digest), shown
+    features, pixels = reference_features(model, latents), (shown.shape[2], shown.shape[1])
+    return EncodedReference(latents, features, pixels, portrait.source, notes, digest, parts.bundle), shown
 
 
-def _look(model: Any, latents: Tensor) -> dict[str, Tensor]:
+def reference_features(model: Any, latents: Tensor) -> dict[str, Tensor]:
     """ReferenceNet's features {layer: [B, h·w, C]} of scaled latents [B, C, h, w]."""
     parts = tbd_parts(model)
     mm.load_models_gpu([parts.reference], memory_required=model.model.memory_required(list(latents.shape)))
@@ -271,7 +270,7 @@ def _look(model: Any, latents: Tensor) -> dict[str, Tensor]:
     return {name: value.to(mm.intermediate_device()) for name, value in features.items()}
 
 
-def listen(encoder: host.AudioEncoder, audio: Any) -> Heard:
+def listen(encoder: host.AudioEncoder, audio: Any) -> EncodedSpeech:
     """An AUDIO as the model hears it, silence behind it up to a whole clip. Raises InputError."""
     spoken = host.recording(audio)
     host.warn(spoken.warnings)
@@ -279,29 +278,32 @@ def listen(encoder: host.AudioEncoder, audio: Any) -> Heard:
     frames = num_clips(spoken.num_frames) * CLIP_FRAMES
     network, wave = encoder.patcher.model.encoder, speech.normalise(spoken.waveform)
     features = conditioning.speech_features(network, wave, frames, check_interrupt)
-    return Heard(features, spoken, fingerprint(features, spoken.waveform))
+    return EncodedSpeech(features, spoken, fingerprint(features, spoken.waveform), encoder.bundle)
 
 
 # Drawing.
 
 
-def guide_for(model: Any, seen: Seen, heard: Heard, clip: int, before: Tensor | None = None) -> Guide:
+def guide_for(
+    model: Any, reference: EncodedReference, audio: EncodedSpeech, clip: int, before: Tensor | None = None
+) -> Guide:
     """What clip `clip`, from 0, is guided by. `before` [M, C, h, w]: the last scaled latents of the clip before; None:
     the portrait. InputError when reference or sound belong to another model."""
-    check_guide(tbd_parts(model).config, seen.features, heard.features, heard.speech.num_frames, clip)
-    motion = _look(model, denoise.first_motion(seen.latents) if before is None else before)
-    windows = speech.window_frames(heard.features, range(clip * CLIP_FRAMES, (clip + 1) * CLIP_FRAMES))
-    return Guide(seen.features, {name: value[None] for name, value in motion.items()}, windows, seen.size)
+    check_guide(tbd_parts(model).config, reference.features, audio.features, audio.speech.num_frames, clip)
+    motion = reference_features(model, denoise.first_motion(reference.latents) if before is None else before)
+    windows = speech.window_frames(audio.features, range(clip * CLIP_FRAMES, (clip + 1) * CLIP_FRAMES))
+    return Guide(reference.features, {name: value[None] for name, value in motion.items()}, windows, reference.size)
 
 
 def apply_conditions(
-    model: Any, seen: Seen, heard: Heard, positive: list, negative: list, clip: int, previous: dict | None
-) -> tuple[list, list, dict]:
+    model: Any, reference: EncodedReference, audio: EncodedSpeech, positive: list, negative: list, clip: int,
+    previous: dict | None,
+) -> tuple[list, list, dict]:  # fmt: skip
     """One clip for a plain KSampler: (positive, negative, empty LATENT). `previous`: LATENT of the clip before, needed
     from the second clip on. Raises InputError."""
-    before = last_frames(None if previous is None else previous["samples"], clip, seen.latents)
-    guide = guide_for(model, seen, heard, clip, None if before is None else before * _scale(model))
-    empty = torch.zeros((CLIP_FRAMES, *seen.latents.shape[1:]), device=mm.intermediate_device())
+    before = last_frames(None if previous is None else previous["samples"], clip, reference.latents)
+    guide = guide_for(model, reference, audio, clip, None if before is None else before * _scale(model))
+    empty = torch.zeros((CLIP_FRAMES, *reference.latents.shape[1:]), device=mm.intermediate_device())
     return _put(positive, guide), _put(negative, guide.unguided()), {"samples": empty}
 
 
@@ -310,44 +312,43 @@ def _put(entries: list, guide: Guide) -> list:
 
 
 def run_sigmas(model: Any, options: DrawOptions) -> list[float]:
-    """The S + 1 noise levels of one run, the last one 0."""
+    """The S + 1 noise levels of one run, the last one 0. Raises InputError."""
     config = tbd_parts(model).config
     options = options.settled(config.defaults)
-    if options.scheduler == TRAILING:
-        table = model.get_model_object("model_sampling").sigmas
-        return [*table[denoise.timesteps(config.scheduler, options.steps)].tolist(), 0.0]
-    return model_sigmas(model, options.scheduler, options.steps, options.sampler)
+    if options.scheduler != TRAILING:
+        return model_sigmas(model, options.scheduler, options.steps, options.sampler)
+    return denoise.trailing_sigmas(config.scheduler, options.steps, model.get_model_object("model_sampling").sigmas)
 
 
 class TBDGuider(comfy.samplers.CFGGuider):
     """Text and sound that pull for themselves (denoise.Guidance), at the price of one more pass each. Other packs'
     pre-CFG functions are not called here."""
 
-    pulls: dict[str, float]  # scale of each cond beside positive and negative; it lacks just what it is to measure
+    separate_scales: dict[str, float]  # of each cond beside positive and negative (DrawOptions)
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
         options, positive = model_options or {}, self.conds["positive"]
         negative = None if math.isclose(self.cfg, 1.0) else self.conds["negative"]
-        asked = [positive, negative, *(self.conds[name] for name in self.pulls)]
+        asked = [positive, negative, *(self.conds[name] for name in self.separate_scales)]
         full, without, *lacking = comfy.samplers.calc_cond_batch(self.inner_model, asked, x, timestep, options)
         guided = comfy.samplers.cfg_function(
             self.inner_model, full, without, self.cfg, x, timestep, options, positive, negative
         )
-        for scale, part in zip(self.pulls.values(), lacking, strict=True):
+        for scale, part in zip(self.separate_scales.values(), lacking, strict=True):
             guided = guided + (scale - self.cfg) * (full - part)
         return guided
 
 
 def draw_clips(
-    model: Any, seen: Seen, heard: Heard, positive: list, negative: list, options: DrawOptions, start: int = 0,
-    before: Tensor | None = None,
+    model: Any, reference: EncodedReference, audio: EncodedSpeech, positive: list, negative: list,
+    options: DrawOptions, start: int = 0, before: Tensor | None = None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """The raw latents [14, C, h, w] of each clip from `start` on; `before` as in `guide_for`. Progressive prompts are
     cut for this run's steps, progress is shown over all clips. A cancel passes through; what was kept is dropped."""
     options = options.settled(tbd_parts(model).config.defaults)
     levels = run_sigmas(model, options)
-    positive = exact_slices(positive, levels)
-    clips, steps = num_clips(heard.speech.num_frames), len(levels) - 1
+    positive, negative = exact_slices(positive, levels), exact_slices(negative, levels)
+    clips, steps = num_clips(audio.speech.num_frames), len(levels) - 1
     bar = comfy.utils.ProgressBar(clips * steps)
     previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
     try:
@@ -359,25 +360,24 @@ def draw_clips(
                 shown = previewer.decode_latent_to_preview_image("JPEG", clean) if previewer else None
                 bar.update_absolute(clip * steps + min(step + 1, steps), clips * steps, shown)
 
-            guide = guide_for(model, seen, heard, clip, before)
-            conds = {"positive": _put(positive, guide), "negative": _put(negative, guide.unguided())}
-            pulls = {"untold": options.text_scale, "unheard": options.audio_scale}
-            pulls = {name: scale for name, scale in pulls.items() if scale is not None}
-            lacking = {"untold": (negative, guide), "unheard": (positive, guide.without_sound())}
-            conds |= {name: _put(*lacking[name]) for name in pulls}
-            noise = denoise.clip_noise(options.seed, clip, seen.latents)
-            latents = _sample(model, noise, torch.tensor(levels), conds, pulls, options, clip, on_step)
+            with host.told_what_to_do(OUT_OF_MEMORY, f"clip {clip + 1}/{clips}", reference.size):
+                guide = guide_for(model, reference, audio, clip, before)
+                passes = {"positive": (positive, guide), "negative": (negative, guide.unguided())}
+                passes |= {"no_text": (negative, guide), "no_audio": (positive, guide.without_sound())}
+                conds = {name: _put(*passes[name]) for name in ("positive", "negative", *options.separate_scales)}
+                noise = denoise.clip_noise(options.seed, clip, reference.latents)
+                latents = _sample(model, noise, torch.tensor(levels), conds, options, clip, on_step)
             before = latents[-MOTION_FRAMES:].float().cpu() * _scale(model)
             yield latents
     finally:
         _forget(model)
 
 
-def _sample(model: Any, noise: Tensor, sigmas: Tensor, conds: dict, pulls: dict, options: DrawOptions, clip, on_step):
+def _sample(model: Any, noise: Tensor, sigmas: Tensor, conds: dict, options: DrawOptions, clip: int, on_step) -> Tensor:
     """One clip through ComfyUI's sampling: noise → raw latents, both [14, C, h, w]."""
-    seed, still = (options.seed * 1_000_003 + clip) % 2**63, torch.zeros_like(noise)  # seed: of samplers that add noise
+    seed, still = denoise.clip_seed(options.seed, clip), torch.zeros_like(noise)  # seed: of samplers that add noise
     common: dict[str, Any] = {"callback": on_step, "disable_pbar": not comfy.utils.PROGRESS_BAR_ENABLED, "seed": seed}
-    if not pulls:
+    if not options.separate_scales:
         scheduler = "simple" if options.scheduler == TRAILING else options.scheduler  # `sigmas` say it
         return comfy.sample.sample(
             model, noise, options.steps, options.guidance, options.sampler, scheduler, conds["positive"],
@@ -386,7 +386,7 @@ def _sample(model: Any, noise: Tensor, sigmas: Tensor, conds: dict, pulls: dict,
     guider = TBDGuider(model)
     guider.inner_set_conds(conds)
     guider.set_cfg(options.guidance)
-    guider.pulls = pulls
+    guider.separate_scales = options.separate_scales
     sampler = comfy.samplers.sampler_object(options.sampler)
     return guider.sample(noise, still, sampler, sigmas, **common).to(mm.intermediate_device())
 
@@ -414,10 +414,14 @@ def encode_text(clip: Any, text: str) -> list:
 
 
 def load_audio(path: str | Path) -> dict[str, Any]:
-    """A sound file, or a video's sound, as AUDIO."""
+    """A sound file, or a video's sound, as AUDIO. InputError when there is none that can be read."""
+    from av.error import FFmpegError
     from comfy_extras.nodes_audio import load
 
-    waveform, rate = load(str(path))
+    try:
+        waveform, rate = load(str(path))
+    except (ValueError, FFmpegError) as error:
+        raise InputError(f"{Path(path).name} has no sound that can be read ({error}); give a WAV or FLAC") from error
     return {"waveform": waveform.unsqueeze(0), "sample_rate": rate}
 
 
@@ -434,11 +438,6 @@ def blocker(count: int) -> list[Any]:
     from comfy_execution.graph_utils import ExecutionBlocker
 
     return [ExecutionBlocker(None) for _ in range(count)]
-
-
-def check_interrupt() -> None:
-    """Raises when the user pressed cancel."""
-    mm.throw_exception_if_processing_interrupted()
 
 
 def say(text: str) -> None:

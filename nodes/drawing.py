@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..tbd_core.guide import DrawOptions
+from ..tbd_core import host
+from ..tbd_core.guide import TRAILING, DrawOptions
 from ..tbd_core.units import FPS
 from . import comfy_bridge
 from .compat import extra
@@ -54,8 +55,8 @@ def settings() -> list[io.Input]:
         ),
         io.Combo.Input(
             "scheduler",
-            options=[comfy_bridge.TRAILING, *comfy_bridge.scheduler_names()],
-            default=comfy_bridge.TRAILING,
+            options=[TRAILING, *comfy_bridge.scheduler_names()],
+            default=TRAILING,
             tooltip="Which noise levels the steps are at; trailing is what the model was made with.",
         ),
         io.Float.Input(
@@ -71,17 +72,19 @@ def settings() -> list[io.Input]:
     ]
 
 
-def describe_run(model, reference, audio, options: DrawOptions) -> str:
-    """What was drawn, for people."""
-    options = options.settled(comfy_bridge.tbd_parts(model).config.defaults)
+def describe_run(model, reference, audio, options: DrawOptions, notes: tuple[str, ...] = ()) -> str:
+    """What was drawn, for people, with all warnings and `notes`."""
+    parts = comfy_bridge.tbd_parts(model)
+    options = options.settled(parts.config.defaults)
     own = {"text": options.text_scale, "audio": options.audio_scale}
+    mixed = host.check_bundles(parts, reference=reference.bundle, audio=audio.bundle)
+    host.warn(mixed)
     lines = [
         f"{audio.speech.num_frames} frames of {reference.size[0]} x {reference.size[1]} pixels, "
         f"{audio.speech.num_frames / FPS:.2f} s",
         f"{options.steps} steps of {options.sampler}, {options.scheduler}; seed {options.seed}",
         f"guidance {options.guidance:g}" + "".join(f", {k} {v:g}" for k, v in own.items() if v is not None),
-        *reference.warnings,
-        *audio.speech.warnings,
+        *dict.fromkeys((*mixed, *notes, *reference.warnings, *audio.speech.warnings)),
     ]
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..tbd_core.devices import DTYPES
 from ..tbd_core.errors import InputError
 from ..tbd_core.host import sample_inputs
 from . import comfy_bridge
@@ -31,7 +32,7 @@ class TBDModelLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=["auto", *comfy_bridge.DTYPES],
+                    options=["auto", *DTYPES],
                     default="auto",
                     tooltip="Type of the weights. auto: what this machine computes best. fp32 is exact and takes twice "
                     "the memory of fp16 or bf16; fp16 needs a GPU.",
@@ -54,8 +55,11 @@ class TBDModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        """Naming `model` switches ComfyUI's own check of the list off, and with it its unreadable message."""
+    def validate_inputs(cls, model: str | None) -> bool | str:
+        """Naming `model` switches ComfyUI's own check of the list off, and with it its unreadable message. A name that
+        is linked is not known yet."""
+        if model is None:
+            return True
         try:
             comfy_bridge.bundle_path(model)
         except InputError as error:
@@ -63,7 +67,9 @@ class TBDModelLoader(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, **_) -> str:
+    def fingerprint_inputs(cls, model: str | None, **_) -> str:
+        if model is None:
+            return ""
         try:
             file = comfy_bridge.bundle_path(model).stat()
         except (InputError, OSError) as error:  # raised here, it would only be logged, and all run again for ever

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
 from ..tbd_core import __version__, host
+from ..tbd_core.checkpoint import store
 from ..tbd_core.errors import InputError
 from ..tbd_core.guide import DrawOptions
 from ..tbd_core.render import describe, digest, is_finished, model_key, render
 from ..tbd_core.units import MOTION_FRAMES
+from ..tbd_core.video import check_output
 from . import comfy_bridge
 from .compat import Vae, extra
 from .drawing import conditions, describe_run, settings
@@ -26,7 +30,7 @@ class TBDRenderVideo(io.ComfyNode):
             display_name="TBD Render Video",
             category="Think-Before-Draw",
             description="Draws the whole speech into an MP4 in the output folder. A run that was stopped goes on at "
-            "its first missing clip when the same inputs are queued again; memory does not grow with the length.",
+            "its first missing clip when the same inputs are queued again; memory grows little with the length.",
             inputs=[
                 *conditions(),
                 Vae.Input("vae", tooltip="From Load TBD Model."),
@@ -59,26 +63,50 @@ class TBDRenderVideo(io.ComfyNode):
         audio_scale, filename_prefix, sound=None,
     ) -> io.NodeOutput:  # fmt: skip
         options = DrawOptions(seed, steps, guidance, sampler, scheduler, text_scale, audio_scale)
-        with host.needed_packages():
-            path = render_video(model, reference, audio, positive, negative, vae, options, filename_prefix, sound)
+        notes = host.check_vae(vae, comfy_bridge.tbd_parts(model))
+        host.warn(notes)
+        path = render_video(model, reference, audio, positive, negative, vae, options, filename_prefix, sound)
         shown = ui.SavedResult(path.name, _subfolder(path), io.FolderType.output)
-        info = f"{describe_run(model, reference, audio, options)}\n{path}"
+        info = f"{describe_run(model, reference, audio, options, notes)}\n{path}"
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), info, ui=ui.PreviewVideo([shown]))
+
+
+def _output_folder() -> Path:
+    """Absolute, links not followed: a folder below it may be a link to another disk."""
+    return Path(os.path.abspath(comfy_bridge.output_folder()))
 
 
 def _subfolder(path: Path) -> str:
     """Where a result lies below the output folder, as the browser asks for it."""
-    below = path.parent.relative_to(comfy_bridge.output_folder().resolve()).as_posix()
+    below = path.parent.relative_to(_output_folder()).as_posix()
     return "" if below == "." else below
 
 
 def output_path(prefix: str, key: dict) -> Path:
-    """`prefix`_`digits of the key`.mp4 below the output folder. InputError when it leads out of it."""
-    folder = comfy_bridge.output_folder().resolve()
-    path = (folder / f"{prefix}_{digest(key)[:8]}.mp4").resolve()
+    """`prefix`_`digits of the key`.mp4 below the output folder. InputError when it leads out of it, or when no file can
+    be written there."""
+    folder = _output_folder()
+    path = Path(os.path.abspath(folder / f"{prefix}_{digest(key)[:8]}.mp4"))
     if not path.is_relative_to(folder):
         raise InputError(f"filename_prefix {prefix!r} leads to {path.parent}, out of {folder}; give a name below it")
-    return path
+    return check_output(path)
+
+
+def metadata(model, reference, options: DrawOptions) -> dict:
+    """What the video says of itself, as `tbd generate`'s does; `options` are settled."""
+    bundle = comfy_bridge.tbd_parts(model).bundle
+    return {
+        "generator": f"think-before-draw {__version__}",
+        "model": store.read_about(bundle).get("name", bundle.stem),
+        "seed": options.seed,
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "text_scale": options.text_scale,
+        "audio_scale": options.audio_scale,
+        "sampler": options.sampler,
+        "scheduler": options.scheduler,
+        "size": list(reference.size),
+    }
 
 
 def render_video(
@@ -90,8 +118,9 @@ def render_video(
         "version": __version__,
         "portrait": reference.digest,
         "speech": audio.digest,
-        "words": [describe(positive), describe(negative)],
-        "options": describe(settled),
+        "frames": audio.speech.num_frames,
+        "conditioning": [describe(positive), describe(negative)],
+        "options": asdict(settled),
         "sigmas": comfy_bridge.run_sigmas(model, settled),
         "model": model_key(model, vae),
         "sound": None if sound is None else describe([sound["waveform"], sound["sample_rate"]]),
@@ -111,6 +140,6 @@ def render_video(
     if sound is not None:
         samples, rate = host.sound(sound)
         track = samples[:2], rate
-    metadata = {"generator": f"think-before-draw {__version__}", "seed": settled.seed, "steps": settled.steps}
-    render(path, key, audio.speech.num_frames, reference.size, draw, track, metadata)
+    said = metadata(model, reference, settled)
+    render(path, key, audio.speech.num_frames, reference.size, draw, track, said)
     return path

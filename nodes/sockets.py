@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -14,27 +15,28 @@ if TYPE_CHECKING:
     from ..tbd_core.flow import Speech
 
 # A type's name is part of every saved graph: never rename one.
-AUDIO_ENCODER = io.Custom("TBD_AUDIO_ENCODER")  # comfy_bridge.AudioEncoder
-AUDIO = io.Custom("TBD_AUDIO")  # Heard
-REFERENCE = io.Custom("TBD_REFERENCE")  # Seen
+AUDIO_ENCODER = io.Custom("TBD_AUDIO_ENCODER")  # tbd_core.host.AudioEncoder
+AUDIO = io.Custom("TBD_AUDIO")  # EncodedSpeech
+REFERENCE = io.Custom("TBD_REFERENCE")  # EncodedReference
 THOUGHT = io.Custom("TBD_THOUGHT")  # tbd_core.flow.Thought
 
 
 # eq=False: ComfyUI compares such objects with `!=`, and `==` over tensors has no single answer.
 @dataclass(frozen=True, eq=False, repr=False)
-class Heard:
+class EncodedSpeech:
     """Speech as the model hears it (shape legend in tbd_core/flow.py)."""
 
     features: Tensor  # [F', L, C] fp32 on the CPU; F' fills whole clips, silence behind the speech's last frame
     speech: Speech  # num_frames of it are drawn
     digest: str  # of the samples and the encoder: equal digests, equal features
+    bundle: Path  # the encoder's
 
     def __repr__(self) -> str:
-        return f"Heard({self.speech.num_frames} frames, {self.speech.seconds:.2f} s, {self.speech.source})"
+        return f"EncodedSpeech({self.speech.num_frames} frames, {self.speech.seconds:.2f} s, {self.speech.source})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Seen:
+class EncodedReference:
     """A portrait as the model sees it."""
 
     latents: Tensor  # [1, 4, h, w] times the model's latent scale
@@ -43,6 +45,7 @@ class Seen:
     source: str
     warnings: tuple[str, ...]
     digest: str  # of the pixels and the networks: equal digests, equal reference
+    bundle: Path  # ReferenceNet's
 
     def __repr__(self) -> str:
-        return f"Seen({self.size[0]} x {self.size[1]}, {self.source})"
+        return f"EncodedReference({self.size[0]} x {self.size[1]}, {self.source})"

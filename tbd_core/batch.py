@@ -16,9 +16,9 @@ from typing import Any
 from .errors import InputError
 from .facs.emotions import EMOTIONS, INTENSITIES, parse_emotion, parse_intensity
 from .files import require_file
+from .host import SAMPLE
 
 
-SAMPLE = Path(__file__).parent / "assets" / "sample"
 SAMPLE_PORTRAIT, SAMPLE_SPEECH = SAMPLE / "portrait.png", SAMPLE / "speech.wav"
 
 # What is taken from a folder; a file that is named itself may end in anything.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .config import ModelConfig, SchedulerConfig
+from .errors import InputError, needed_packages
 from .flow import OnStep, Schedule, StepReport
 from .models.attention import Context, KVCache
 from .units import CLIP_FRAMES, MOTION_FRAMES
@@ -39,8 +40,8 @@ class Guidance:
 
 def make_scheduler(config: SchedulerConfig) -> Any:
     """diffusers' DDIMScheduler."""
-    from diffusers import DDIMScheduler
-
+    with needed_packages():
+        from diffusers import DDIMScheduler
     return DDIMScheduler(**asdict(config))
 
 
@@ -49,6 +50,17 @@ def timesteps(config: SchedulerConfig, steps: int) -> list[int]:
     scheduler = make_scheduler(config)
     scheduler.set_timesteps(steps)
     return scheduler.timesteps[:steps].tolist()  # trailing spacing rounds to one too many for some counts
+
+
+def trailing_sigmas(config: SchedulerConfig, steps: int, table: Tensor) -> list[float]:
+    """The S + 1 noise levels of one run, the last one 0: those of a sampler's `table` [T] at `timesteps`. InputError
+    when the table is another model's."""
+    if len(table) != config.num_train_timesteps:
+        raise InputError(
+            f"the MODEL was given {len(table)} noise levels, trailing counts {config.num_train_timesteps}; choose "
+            "another scheduler"
+        )
+    return [*table[timesteps(config, steps)].tolist(), 0.0]
 
 
 def sigmas(config: SchedulerConfig) -> Tensor:
@@ -76,10 +88,15 @@ class Job:
     seed: int
 
 
+def clip_seed(seed: int, clip: int) -> int:
+    """A clip's own seed; neighbouring seeds share none."""
+    return (seed * 1_000_003 + clip) % 2**63
+
+
 def clip_noise(seed: int, clip: int, latents: Tensor) -> Tensor:
     """The noise of one clip: on the CPU, always for a whole clip, a function of (seed, clip) alone, so that a resumed
     run draws the same, and every device begins from the same."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + clip) % 2**63)
+    generator = torch.Generator().manual_seed(clip_seed(seed, clip))
     return torch.randn((CLIP_FRAMES, *latents.shape[1:]), generator=generator)
 
 
@@ -142,11 +159,11 @@ def draw_clip(
                 without = predict(noisy, at, context(job.negative, "negative", False, False))
                 guided = without + scale * (full - without)
             if pull.text is not None and pull.text != scale:
-                untold = predict(noisy, at, context(job.negative, "negative", True, True))
-                guided = guided + (pull.text - scale) * (full - untold)
+                no_text = predict(noisy, at, context(job.negative, "negative", True, True))
+                guided = guided + (pull.text - scale) * (full - no_text)
             if pull.audio is not None and pull.audio != scale:
-                unheard = predict(noisy, at, context(text, text_id, True, False))
-                guided = guided + (pull.audio - scale) * (full - unheard)
+                no_audio = predict(noisy, at, context(text, text_id, True, False))
+                guided = guided + (pull.audio - scale) * (full - no_audio)
 
             # Step, report.
             latents = scheduler.step(guided, timestep, latents).prev_sample

@@ -1,4 +1,4 @@
-"""Which device computes. The only place that says `cuda`."""
+"""Which device computes, and in what type. The only place that says `cuda`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # our names -> torch's
 
 
 def check_device(name: str) -> None:
@@ -32,3 +33,15 @@ def pick_device(name: str) -> torch.device:
     if name not in (*there, *cuda) and not (name == "cuda" and cuda):
         raise InputError(f"device {name!r} is not available here; this machine has {', '.join((*there, *cuda[1:]))}")
     return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: fp16 on CUDA and MPS; on the CPU bf16 where it multiplies bf16 itself, else fp32."""
+    import torch
+
+    if name == "auto":
+        if device.type != "cpu":
+            return torch.float16
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        return torch.bfloat16 if native else torch.float32
+    return getattr(torch, DTYPES[name])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, needed_packages
 
 
 # ffmpeg must not hear Ctrl-C itself: it would die first, and its broken pipe would look like a full disk.
@@ -106,8 +106,8 @@ def write_error(path: Path, reason: object) -> InputError:
 
 def ffmpeg_command(*arguments: object) -> list[str]:
     """A command line for the bundled ffmpeg: silent but for errors, local files only, never asking."""
-    import imageio_ffmpeg
-
+    with needed_packages():
+        import imageio_ffmpeg
     return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", *map(str, arguments)]
 
 

@@ -7,28 +7,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .units import LATENT_SCALE
+from .models.decoding import decode_parts
 
 
 if TYPE_CHECKING:
     from numpy import ndarray
-
-DECODED_PIXELS = 14 * 128 * 128  # at once: bounded memory whatever the size
 
 
 @torch.inference_mode()
 def decode(vae: Any, latents: Tensor) -> ndarray:
     """`vae` is diffusers' AutoencoderKL; `latents` are scaled, as the denoiser's. InputError when they overflowed."""
     parameter = next(vae.parameters())
-    pixels = latents.shape[2] * latents.shape[3] * LATENT_SCALE**2
+
+    def prepare(part: Tensor) -> Tensor:
+        return (part / vae.config.scaling_factor).to(parameter.device, parameter.dtype)
+
     pictures = []
-    for chunk in latents.split(max(1, DECODED_PIXELS // pixels)):
-        scaled = (chunk / vae.config.scaling_factor).to(parameter.device, parameter.dtype)
-        drawn = vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample.float()
-        if not torch.isfinite(drawn).all():
-            raise InputError(f"the pictures are not numbers in {parameter.dtype}; try --dtype fp32 or bf16")
-        bytes_ = ((drawn.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    for drawn in decode_parts(vae, latents, prepare, "try --dtype fp32 or bf16"):
+        bytes_ = ((drawn.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pictures.append(bytes_.permute(0, 2, 3, 1).cpu())
     return torch.cat(pictures).numpy()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,11 +10,14 @@ from torch import Tensor
 
 from .config import ModelConfig, SamplingDefaults
 from .errors import InputError
-from .units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES
+from .progressive import MAX_STEPS
+from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
 
 
 Features = dict[str, Tensor]
 FIRST_LAYER = "down_blocks.0.attentions.0"
+TRAILING = "trailing"  # the timesteps of training and of the command line
+MOST_SCALE = 30.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,27 @@ class DrawOptions:
     steps: int = 0
     guidance: float = -1.0
     sampler: str = "euler"
-    scheduler: str = "trailing"
+    scheduler: str = TRAILING
     text_scale: float | None = None
     audio_scale: float | None = None
 
+    @property
+    def separate_scales(self) -> dict[str, float]:
+        """Of what pulls for itself, by the name of the pass that lacks just that."""
+        scales = {"no_text": self.text_scale, "no_audio": self.audio_scale}
+        return {name: scale for name, scale in scales.items() if scale is not None}
+
     def settled(self, defaults: SamplingDefaults) -> DrawOptions:
-        """With the bundle's numbers in place; a scale of its own stays only where it differs from `guidance`."""
+        """With the bundle's numbers in place; a scale of its own stays only where it differs from `guidance`.
+        InputError for numbers out of range: a host checks those of its widgets, not those that are linked."""
+        if not 0 <= self.steps <= MAX_STEPS:
+            raise InputError(
+                f"steps is {self.steps}; give a whole number from 1 to {MAX_STEPS}, or 0 for the model's own"
+            )
+        for name in ("guidance", "text_scale", "audio_scale"):
+            scale = getattr(self, name)
+            if scale is not None and not -1 <= scale <= MOST_SCALE:  # NaN is not between either
+                raise InputError(f"{name} is {scale:g}; give a number from 0 to {MOST_SCALE:g}, or -1")
         guidance = self.guidance if self.guidance >= 0 else defaults.guidance
 
         def own(scale: float | None) -> float | None:
@@ -76,7 +93,7 @@ class Guide:
         if size != self.size:
             raise InputError(
                 f"the latents are {size[0]} x {size[1]} px, but the portrait was encoded at {self.size[0]} x "
-                f"{self.size[1]}; take the latent that Apply Conditions gives"
+                f"{self.size[1]}; take the latent that Apply Conditions gives, and no areas"
             )
         if self.windows is not None and len(self.windows) != frames:
             raise InputError(
@@ -97,10 +114,6 @@ class Guide:
         return {"reference": bring_all(self.reference), "motion": bring_all(self.motion), "audio": heard}
 
 
-def num_clips(num_frames: int) -> int:
-    return math.ceil(num_frames / CLIP_FRAMES)
-
-
 def check_guide(config: ModelConfig, reference: Features, features: Tensor, num_frames: int, clip: int) -> None:
     """InputError when the portrait's `reference` {layer: [1, h·w, C]} or the sound's `features` [F', L, C] are another
     model's, or when `num_frames` frames have no such clip."""
@@ -110,11 +123,11 @@ def check_guide(config: ModelConfig, reference: Features, features: Tensor, num_
             f"the reference is {width} wide, this model wants {wanted}; connect the same MODEL to ReferenceNet Encode "
             "and here"
         )
-    ears = config.audio_projection
-    if features.shape[1:] != (ears.layers, ears.channels):
+    hears = config.audio_projection
+    if features.shape[1:] != (hears.layers, hears.channels):
         raise InputError(
-            f"the sound has {features.shape[1]} layers of {features.shape[2]} numbers, this model wants {ears.layers} "
-            f"of {ears.channels}; use the audio encoder of the same Load TBD Model"
+            f"the sound has {features.shape[1]} layers of {features.shape[2]} numbers, this model wants {hears.layers} "
+            f"of {hears.channels}; use the audio encoder of the same Load TBD Model"
         )
     if not 0 <= clip < num_clips(num_frames):
         raise InputError(f"clip {clip} is not there: the recording has {num_clips(num_frames)} clips, counted from 0")

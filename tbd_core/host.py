@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import wave
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +43,8 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class AudioEncoder:
-    patcher: Any  # models.hosted.Ears, in the host's keeping
+    patcher: Any  # models.hosted.AudioEncoderModule, in the host's keeping
+    bundle: Path
 
 
 def tbd_parts(model: Any) -> Parts:
@@ -64,10 +64,22 @@ def check_vae(vae: Any, parts: Parts) -> tuple[str, ...]:
             f"the VAE has {have[0]} channels at 1/{have[1]} of the size, this model wants {want[0]} at 1/{want[1]}; "
             "use the VAE of Load TBD Model"
         )
-    bundle = getattr(vae, "bundle", parts.bundle)
+    bundle = getattr(vae, "bundle", None)
     if bundle == parts.bundle:
         return ()
-    return (f"the VAE is {bundle.name}'s, the MODEL {parts.bundle.name}'s; colours may be wrong",)
+    kind = type(getattr(vae, "first_stage_model", vae)).__name__
+    whose = f"of type {kind}" if bundle is None else f"{bundle.name}'s"
+    return (f"the VAE is {whose}, the MODEL {parts.bundle.name}'s; colours may be wrong",)
+
+
+def check_bundles(parts: Parts, **encoded: Path) -> tuple[str, ...]:
+    """Warnings about what was encoded by another bundle than the MODEL's, `reference=…` and `audio=…`: of the same
+    shape, but it means something else."""
+    return tuple(
+        f"the {name} was encoded by {bundle.name}, the MODEL is {parts.bundle.name}'s; use one Load TBD Model for both"
+        for name, bundle in encoded.items()
+        if bundle != parts.bundle
+    )
 
 
 def image_to_pil(images: Tensor) -> Image.Image:
@@ -180,20 +192,20 @@ def warn(lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def needed_packages() -> Iterator[None]:
-    """A package that is missing or does not fit becomes an InputError that says what to do."""
+def told_what_to_do(kind: Any, what: str, size: tuple[int, int]) -> Iterator[None]:
+    """Out of memory, an error of `kind`, says so of `what`, drawn at `size` (W, H), and how to go on. It stays an error
+    of its kind, upon which a host frees its memory."""
     try:
         yield
-    except ImportError as error:
-        requirements = Path(__file__).resolve().parents[1] / "requirements.txt"
-        what = f"is missing ({error.name})" if isinstance(error, ModuleNotFoundError) else f"does not fit ({error})"
-        raise InputError(
-            f"1 package {what}; run `{sys.executable} -m pip install -r {requirements}`, then start again"
+    except kind as error:
+        raise type(error)(
+            f"{what} at {size[0]} x {size[1]} px ran out of memory; choose a smaller width and height in ReferenceNet "
+            "Encode, or fp16 in Load TBD Model, then queue again"
         ) from error
 
 
 @contextmanager
-def unsaid(words: str) -> Iterator[None]:
+def hide_log_lines(words: str) -> Iterator[None]:
     """Keeps lines with these words out of the root log."""
     root = logging.getLogger()
 

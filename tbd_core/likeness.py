@@ -9,15 +9,12 @@ tensors `portraits.mean` and `portraits.precision` of `learn`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-
-if TYPE_CHECKING:
-    from .models.build import Networks
 
 PREFIX = "portraits"  # of the tensors in a bundle
 CELLS = 4  # a side of the grid over which latents are averaged
@@ -45,12 +42,10 @@ def distance(latents: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def unlike_training(
-    about: dict[str, Any], bundle: Path, networks: Networks, latents: Tensor, pixels: Tensor
-) -> str | None:
+def unlike_training(about: dict[str, Any], bundle: Path, vae: Any, latents: Tensor, pixels: Tensor) -> str | None:
     """What to tell the user about a portrait, `latents` [1, C, h, w] at model scale and `pixels` [1, 3, H, W] in
     [-1, 1], that looks like none the bundle was trained on; None when it does, or when its header (`about`) does not
-    say what to expect."""
+    say what to expect. `vae`: the bundle's, diffusers' AutoencoderKL."""
     from . import frames
     from .checkpoint import store
 
@@ -59,7 +54,7 @@ def unlike_training(
     if least is None or most is None:
         return None
     reasons = []
-    decibel = frames.kept(networks.vae, latents, pixels)
+    decibel = frames.kept(vae, latents, pixels)
     if decibel < least - SLACK_DB:
         reasons.append(f"its autoencoder keeps {decibel:.1f} dB of it, of drawn faces at least {least:.1f} dB")
     known = store.read(bundle, PREFIX)

@@ -6,9 +6,6 @@ the video is whole, so that a killed run goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,16 +18,17 @@ from .checkpoint import store
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
 from .cot_fa.think import think
-from .devices import check_device, pick_device
+from .devices import DTYPES, check_device, pick_device, pick_dtype
 from .errors import InputError
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .memory import peak_mb
 from .parts import PartStore, fingerprint
 from .portrait import check_portrait, check_size, load_portrait
 from .progressive import make_schedule
+from .render import write_video
 from .speech import load_speech, normalise, window_frames
-from .units import CLIP_FRAMES, FPS, MOTION_FRAMES
-from .video import VideoWriter, check_output
+from .units import CLIP_FRAMES, FPS, MOTION_FRAMES, num_clips
+from .video import check_output
 
 
 if TYPE_CHECKING:
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from .denoise import Job
-
-DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Plan:
 
     @property
     def num_clips(self) -> int:
-        return math.ceil(self.speech.num_frames / CLIP_FRAMES)
+        return num_clips(self.speech.num_frames)
 
     def prompts(self) -> dict[str, Any]:
         """The words that guided, for the record."""
@@ -116,8 +112,8 @@ def check_options(options: GenerateOptions) -> None:
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**63 - 1}")
     check_device(options.device)
-    if options.dtype not in DTYPES:
-        raise InputError(f"unknown dtype {options.dtype!r}; choose one of {', '.join(DTYPES)}")
+    if options.dtype not in ("auto", *DTYPES):
+        raise InputError(f"unknown dtype {options.dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     if options.size is not None:
         check_size(options.size)
 
@@ -156,16 +152,8 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
         warnings = list(job_plan.warnings)
         for _ in draw(job_plan, parts, on_step, warnings.append):
             pass
-        left = job_plan.speech.num_frames
         said = metadata(job_plan)
-        with VideoWriter(options.output, width, height, FPS, options.speech, said, parts.folder) as video:
-            for index in range(job_plan.num_clips):
-                part = parts.load(index)
-                if part is None:
-                    raise InputError(f"clip {index} of {parts.folder} vanished; run the same command again")
-                video.write(part[0][:left])
-                left -= len(part[0])
-        parts.delete()
+        write_video(parts, job_plan.speech.num_frames, (width, height), options.speech, said)
     return GenerateResult(
         output=str(options.output),
         frames=job_plan.speech.num_frames,
@@ -202,7 +190,7 @@ def draw(
                 job, heard = prepare(job_plan)
                 portrait, model = job_plan.options.portrait, Path(job_plan.options.model)
                 pixels = job_plan.portrait.pixels
-                if said := unlike_training(job_plan.about, model, job.networks, job.portrait, pixels):
+                if said := unlike_training(job_plan.about, model, job.networks.vae, job.portrait, pixels):
                     warn(f"{portrait} {said}")
             if before is None:
                 before = denoise.first_motion(job.portrait)
@@ -246,23 +234,10 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
     return job, heard
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: fp16 on CUDA and MPS; on the CPU bf16 where it multiplies bf16 itself, else fp32."""
-    import torch
-
-    if name == "auto":
-        if device.type != "cpu":
-            return torch.float16
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return torch.bfloat16 if native else torch.float32
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
-
-
 def part_key(job_plan: Plan) -> dict[str, Any]:
     """Everything that determines the picture."""
     options = job_plan.options
     device = pick_device(options.device)
-    model = Path(options.model).stat()
     return {
         "version": __version__,
         "portrait": fingerprint(job_plan.portrait.pixels),
@@ -275,11 +250,7 @@ def part_key(job_plan: Plan) -> dict[str, Any]:
         "seed": options.seed,
         "device": str(device),
         "dtype": str(pick_dtype(options.dtype, device)),
-        "model": [
-            hashlib.sha256(json.dumps(store.read_header(options.model)).encode()).hexdigest(),
-            model.st_size,
-            model.st_mtime_ns,
-        ],
+        "model": store.identity(options.model),
     }
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import math
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import fields, is_dataclass
-from pathlib import Path
+from enum import Enum
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import store
 from .errors import InputError
 from .host import tbd_parts, write_wave
 from .parts import PartStore, fingerprint
-from .units import CLIP_FRAMES, FPS
+from .units import FPS, num_clips
 from .video import VideoWriter, read_metadata
 
 
@@ -25,45 +26,90 @@ if TYPE_CHECKING:
 # (first clip, tail of the clip before or None) -> of each clip its frames, uint8 [F, H, W, 3], and its last latents.
 Draw = Callable[[int, "ndarray | None"], Generator[tuple["ndarray", "ndarray"], None, None]]
 
+PATCHES = ("patches", "object_patches", "model_options", "wrappers")  # what a host's handle of a model adds to it
+PASSING = ("_curr", "curr_", "start_t")  # so begins what ComfyUI's hooks note while they are sampled
+EMPTY = CellType()
 
-def describe(value: Any) -> Any:
-    """`value` as JSON that is equal in every process when the contents are: tensors and arrays by fingerprint, what
-    holds `weights` (a LoRA's adapter) and dataclasses by their contents, functions and other objects by name."""
+
+def describe(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """`value` as JSON that is equal in every process when the contents are, and else is not, as far as Python can see:
+    tensors and arrays by fingerprint, functions by their code and all they close over, objects by their classes and
+    attributes. What changes by itself makes the key another one, never an old one.
+
+    known   what stands for an object in place of its contents, by its id; what is met is added
+    """
+    import torch
+
+    known, said = {} if known is None else known, (Enum, PurePath, bytes, complex, torch.dtype, torch.device)
+    if isinstance(value, said):
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, dict):
-        return {str(key): describe(value[key]) for key in sorted(value, key=str)}
-    if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
-    if hasattr(value, "detach"):  # bfloat16 is unknown to numpy, and fp32 holds all of it
+    if isinstance(value, torch.Tensor):  # bfloat16 is unknown to numpy, and fp32 holds all of it
         value = value.detach().cpu()
         return fingerprint(value.float() if value.is_floating_point() else value)
-    if hasattr(value, "__array__"):
+    if hasattr(type(value), "__array__"):
         return fingerprint(value)
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": name, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
-    weights = getattr(value, "weights", None)
-    return {"type": name} if weights is None else {"type": name, "weights": describe(weights)}
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if isinstance(value, type):
+        return _name(value)
+    if id(value) in known:
+        return known[id(value)]
+    known[id(value)] = "again"  # a circle ends here
+    if isinstance(value, dict):
+        found = {str(key): describe(value[key], known) for key in sorted(value, key=str)}
+    elif isinstance(value, list | tuple):
+        found = [describe(item, known) for item in value]
+    elif isinstance(value, set | frozenset):
+        found = sorted(json.dumps(describe(item, known), sort_keys=True) for item in value)
+    else:  # an object: short, for it may be met many times
+        known[id(value)] = found = [*map(_name, type(value).__mro__), digest(describe(_contents(value), known))]
+        return found
+    del known[id(value)]
+    return found
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _contents(value: Any) -> Any:
+    """What an object is beside its type."""
+    if isinstance(value, FunctionType):
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        closed = {name: cell.cell_contents for name, cell in cells if cell != EMPTY}
+        return [value.__module__, value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, closed]
+    if isinstance(value, CodeType):
+        return [value.co_code, value.co_consts, value.co_names]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, BuiltinFunctionType):
+        return [value.__qualname__, value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if hasattr(type(value), "get_attachment"):  # a model in a host's keeping
+        return {name: getattr(value, name) for name in (*PATCHES, "model")}
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()) if name[:2] != "__"]
+    own = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    return {name: own[name] for name in own if not name.startswith(PASSING)}
 
 
 def model_key(model: Any, vae: Any) -> dict[str, Any]:
     """Everything about a host's MODEL and VAE that determines a picture, alike in every process (ComfyUI's own id of a
     patched model is random)."""
     parts = tbd_parts(model)
-    file = parts.bundle.stat()
+    known = {id(one): "the model" for one in (model.model, getattr(model.model, "diffusion_model", None), parts)}
     return {
-        "bundle": [describe(store.read_header(parts.bundle)), file.st_size, file.st_mtime_ns],
+        "bundle": store.identity(parts.bundle),
         "dtypes": [str(parts.dtype), str(vae.vae_dtype), model.load_device.type],
         "sigmas": describe(model.get_model_object("model_sampling").sigmas),
         "vae": {} if getattr(vae, "bundle", None) == parts.bundle else describe(dict(vae.get_sd())),
-        **{name: describe(getattr(model, name)) for name in ("patches", "object_patches", "model_options", "wrappers")},
+        **{name: describe(getattr(model, name), known) for name in PATCHES},
     }
 
 
-def digest(key: dict[str, Any]) -> str:
+def digest(key: Any) -> str:
     """SHA-256 of a described key."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
@@ -94,7 +140,7 @@ def render(
                 was finished by then is kept for the next call
     sound       (samples [C, T], rate), or a waveform [T] at 16 kHz
     """
-    clips = math.ceil(num_frames / CLIP_FRAMES)
+    clips = num_clips(num_frames)
     with PartStore(output, key) as parts:
         done, tail = 0, None
         while done < clips and (part := parts.load(done)) is not None:
@@ -107,13 +153,18 @@ def render(
         if isinstance(sound, tuple):
             write_wave(parts.folder / "sound.wav", *sound)
             sound = parts.folder / "sound.wav"
-        said = {**metadata, "key": digest(key)}
-        with VideoWriter(output, *size, FPS, sound, said, parts.folder) as video:
-            left = num_frames
-            for index in range(clips):
-                part = parts.load(index)
-                if part is None:
-                    raise InputError(f"clip {index} of {parts.folder} vanished; queue the same inputs again")
-                video.write(part[0][:left])
-                left -= len(part[0])
-        parts.delete()
+        write_video(parts, num_frames, size, sound, {**metadata, "key": digest(key)})
+
+
+def write_video(parts: PartStore, num_frames: int, size: tuple[int, int], sound: Any, metadata: dict[str, Any]) -> None:
+    """All clips of `parts` → the first `num_frames` frames as its output; the clips go then. `sound` and `metadata`
+    as VideoWriter's. InputError when a clip vanished."""
+    with VideoWriter(parts.output, *size, FPS, sound, metadata, parts.folder) as video:
+        left = num_frames
+        for index in range(num_clips(num_frames)):
+            part = parts.load(index)
+            if part is None:
+                raise InputError(f"clip {index} of {parts.folder} vanished; start the same run again")
+            video.write(part[0][:left])
+            left -= len(part[0])
+    parts.delete()

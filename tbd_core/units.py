@@ -26,3 +26,8 @@ TEXT_TOKENS = 77  # CLIP's context, begin and end token included
 def num_frames(num_samples: int, sample_rate: int) -> int:
     """Video frames that a recording of `num_samples` at `sample_rate` Hz lasts: floor(25 n / rate + 0.5)."""
     return (2 * FPS * num_samples + sample_rate) // (2 * sample_rate)
+
+
+def num_clips(num_frames: int) -> int:
+    """Clips that `num_frames` frames are drawn in; the last one may be short."""
+    return -(-num_frames // CLIP_FRAMES)

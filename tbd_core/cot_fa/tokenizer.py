@@ -10,7 +10,7 @@ import gzip
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, needed_packages
 from ..units import TEXT_TOKENS
 
 
@@ -29,8 +29,8 @@ def byte_alphabet() -> list[str]:
 @lru_cache(maxsize=1)
 def _tokenizer():
     """The `tokenizers.Tokenizer`, loaded once; about 0.1 s."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
+    with needed_packages():
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     if not MERGES_FILE.is_file():
         raise InputError(f"{MERGES_FILE} is missing; install the package again, the file ships with it")
     with gzip.open(MERGES_FILE, "rt", encoding="utf-8", newline="\n") as file:

@@ -25,7 +25,7 @@ from ..facs.emotions import EMOTIONS, INTENSITIES
 from ..flow import LEVELS, ActionUnit
 from ..synthetic.face import AU_NUMBERS, SIDED_UNITS, Face, random_gaze, random_identity, random_pose
 from ..synthetic.portrait import render
-from ..units import CLIP_FRAMES, FPS
+from ..units import FPS, num_clips
 
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -138,10 +138,6 @@ def true_pictures(cast: Face, cases: Sequence[Case], pixels: int) -> Tensor:
     units = unit_levels([case.plan for case in cases])
     face = Face(cast.identity[who], units, cast.mouth[who], cast.blink[who], cast.pose[who], cast.gaze[who])
     return render(face, pixels)
-
-
-def num_clips(frames: int) -> int:
-    return -(-frames // CLIP_FRAMES)
 
 
 __all__ = [

@@ -14,9 +14,8 @@ from torch import Tensor
 from .. import conditioning, denoise, frames
 from ..checkpoint import store
 from ..config import ModelConfig
-from ..devices import pick_device
+from ..devices import pick_device, pick_dtype
 from ..models.build import Networks
-from ..pipeline import pick_dtype
 from ..progressive import make_schedule
 from ..speech import normalise, window_frames
 from ..units import CLIP_FRAMES, MOTION_FRAMES, SAMPLES_PER_FRAME

@@ -14,9 +14,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..config import ModelConfig
 from ..errors import InputError
-from ..units import LATENT_SCALE, MOTION_FRAMES
+from ..units import MOTION_FRAMES
 from .attention import Context, KVCache
 from .audio_projection import AudioProjection
+from .decoding import DECODED_PIXELS, decode_parts
 from .motion import MAX_FRAMES
 from .unet import UNet
 
@@ -67,7 +68,7 @@ class HostedDenoiser(UNet):
 
         tbd           Guide; None: words alone
         tbd_once      the text serves this step alone: its keys and values are not worth keeping
-        tbd_changing  the weights change from step to step: nothing may be kept
+        tbd_changing  the weights change from step to step: nothing is kept
         Raises InputError for a ControlNet, for no text at all and for more frames than the motion modules know.
         """
         options = transformer_options or {}
@@ -84,38 +85,45 @@ class HostedDenoiser(UNet):
             )
         self.host_attention.options = options
         try:
-            guide, cache = self._bring(tbd, rows, frames, x)
+            guide, cache = self._bring(tbd, rows, frames, x, keep=not tbd_changing)
+            # Where areas are used ComfyUI gives a negative entry the id of a positive one.
+            texts = tuple(options.get("cond_or_uncond", ())), tuple(options.get("uuids", ()))
             ctx = Context(
                 text=context[::frames],
                 num_frames=frames,
-                cache=None if tbd_changing else cache,
-                text_id=None if tbd_once else tuple(options.get("uuids", ())) or None,
+                cache=cache,
+                text_id=None if tbd_once or not texts[1] else texts,
                 **guide,
             )
             return super().forward(x.contiguous(memory_format=torch.channels_last), timesteps[::frames], ctx)
         finally:
             self.host_attention.options = {}
 
-    def _bring(self, guide: Any, rows: int, frames: int, x: Tensor) -> tuple[dict[str, Any], KVCache]:
-        """The Guide's parts where `x` lies, and their cache: once per sampling and number of rows."""
-        key = id(guide), rows
-        if key not in self.kept:
-            parts = {} if guide is None else guide.on(self.audioproj, rows, frames, x)
-            self.kept[key] = guide, parts, KVCache()  # the guide too, so that its id stays its own
-        _, parts, cache = self.kept[key]
-        return parts, cache
+    def _bring(
+        self, guide: Any, rows: int, frames: int, x: Tensor, keep: bool
+    ) -> tuple[dict[str, Any], KVCache | None]:
+        """The Guide's parts where `x` lies, and their cache. `keep`: once per sampling and form of the batch; else they
+        are made anew, without a cache."""
+        key = id(guide), rows, x.shape
+        if keep and key in self.kept:
+            return self.kept[key][1:]
+        parts = {} if guide is None else guide.on(self.audioproj, rows, frames, x)
+        if not keep:
+            return parts, None
+        self.kept[key] = guide, parts, KVCache()  # the guide too, so that its id stays its own
+        return self.kept[key][1:]
 
 
 class FirstStage(nn.Module):
     """diffusers' autoencoder as hosts call one. (A module around it: its own `device` cannot be set.)
 
-    pixels  are decoded at once, whatever batch is handed over: bounded memory
-    check   is called before each such part and may raise to interrupt
+    check   is called before each part that is decoded and may raise to interrupt
+    pixels  are decoded at once, whatever batch is handed over
     """
 
-    def __init__(self, vae: Any, pixels: int, check: Callable[[], None]):
+    def __init__(self, vae: Any, check: Callable[[], None], pixels: int = DECODED_PIXELS):
         super().__init__()
-        self.vae, self.pixels, self.check = vae, pixels, check
+        self.vae, self.check, self.pixels = vae, check, pixels
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] → latents [B, C, h, w], not scaled; the mean, not a sample."""
@@ -123,17 +131,15 @@ class FirstStage(nn.Module):
 
     def decode(self, latents: Tensor, **_) -> Tensor:
         """The way back. InputError when the pictures overflowed."""
-        at_once = max(1, self.pixels // (latents.shape[2] * latents.shape[3] * LATENT_SCALE**2))
-        pictures = []
-        for part in latents.split(at_once):
+
+        def prepare(part: Tensor) -> Tensor:
             self.check()
-            pictures.append(self.vae.decode(part.contiguous(memory_format=torch.channels_last)).sample)
-            if not torch.isfinite(pictures[-1]).all():
-                raise InputError(f"the pictures are not numbers in {part.dtype}; load the model as fp32 or bf16")
-        return torch.cat(pictures)
+            return part
+
+        return torch.cat(list(decode_parts(self.vae, latents, prepare, "load the model as fp32 or bf16", self.pixels)))
 
 
-class Ears(nn.Module):
+class AudioEncoderModule(nn.Module):
     """wav2vec2. (A module around it: its own `device` cannot be set.)"""
 
     def __init__(self, encoder: Any):

@@ -156,13 +156,16 @@ def sample(
 class KSampler:
     SCHEDULERS = SCHEDULER_NAMES
     SAMPLERS = SAMPLER_NAMES
+    DISCARD_PENULTIMATE_SIGMA_SAMPLERS = {"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}
 
     def __init__(self, model, steps, device, sampler=None, scheduler=None, denoise=None, model_options=None):
         self.model, self.steps, self.device, self.denoise = model, steps, device, denoise
         self.sampler = sampler if sampler in self.SAMPLERS else self.SAMPLERS[0]
         self.scheduler = scheduler if scheduler in self.SCHEDULERS else self.SCHEDULERS[0]
         self.model_options = model_options or {}
-        self.sigmas = calculate_sigmas(model.get_model_object("model_sampling"), self.scheduler, steps).to(device)
+        short = self.sampler in self.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
+        levels = calculate_sigmas(model.get_model_object("model_sampling"), self.scheduler, steps + short).to(device)
+        self.sigmas = torch.cat([levels[:-2], levels[-1:]]) if short else levels
 
     def sample(
         self, noise, positive, negative, cfg, latent_image=None, start_step=None, last_step=None,

@@ -1,0 +1,1 @@
+"""Stand-in for PyAV, which ComfyUI brings: its errors alone."""
