@@ -8,6 +8,7 @@ import torch
 from tbd_core import conditioning, denoise
 from tbd_core.checkpoint import store
 from tbd_core.denoise import Guidance, Job, clip_noise, draw_clip, first_motion, see
+from tbd_core.errors import InputError
 from tbd_core.progressive import make_schedule
 from tbd_core.units import CLIP_FRAMES, MOTION_FRAMES
 
@@ -62,6 +63,8 @@ def test_neighbouring_seeds_share_no_clip():
     cells = torch.zeros(1, 4, 2, 2)
     drawn = [clip_noise(seed, clip, cells) for seed in range(4) for clip in range(4)]
     assert len({tuple(noise.flatten().tolist()) for noise in drawn}) == 16
+    seeds = {denoise.clip_seed(seed, clip) for seed in range(4) for clip in range(4)}
+    assert len(seeds) == 16 and denoise.clip_seed(2**63 - 1, 3) < 2**63
 
 
 def test_every_step_is_reported_once_in_order(job, windows):
@@ -139,7 +142,7 @@ def test_separate_scales_cost_one_pass_each_and_change_the_picture(job, windows,
     plain = draw(job, windows)
     passes = count_passes(job, monkeypatch)
     pulled = draw(replace(job, guidance=Guidance(2.0, text=6.0, audio=0.5)), windows)
-    assert passes == {"full": 3, "without": 3, "untold": 3, "unheard": 3}
+    assert passes == {"full": 3, "without": 3, "no_text": 3, "no_audio": 3}
     assert (pulled - plain).abs().max() > 1e-3
 
 
@@ -155,9 +158,9 @@ def count_passes(job: Job, monkeypatch) -> dict[str, int]:
             assert ctx.audio is None
             kind = "without"
         elif ctx.audio is None:
-            kind = "unheard"
+            kind = "no_audio"
         else:
-            kind = "untold" if ctx.text_id == "negative" else "full"
+            kind = "no_text" if ctx.text_id == "negative" else "full"
         passes[kind] = passes.get(kind, 0) + 1
         return forward(latents, timestep, ctx, *rest)
 
@@ -224,6 +227,14 @@ def test_every_number_of_steps_has_as_many_timesteps(job):
         assert len(times) == steps and times[0] == 999
         assert all(after < before for before, after in zip(times, times[1:], strict=False))
     assert denoise.timesteps(job.config.scheduler, 4) == [999, 749, 499, 249]
+
+
+def test_trailing_levels_are_the_tables_at_the_timesteps_and_end_at_nothing(job):
+    table = denoise.sigmas(job.config.scheduler)
+    levels = denoise.trailing_sigmas(job.config.scheduler, 4, table)
+    assert levels == [*(float(table[i]) for i in (999, 749, 499, 249)), 0.0]
+    with pytest.raises(InputError, match="the MODEL was given 50 noise levels, trailing counts 1000; choose another"):
+        denoise.trailing_sigmas(job.config.scheduler, 4, table[:50])
 
 
 def test_sigmas_are_noise_per_signal_and_end_where_comfyui_s_do(job):

@@ -7,7 +7,7 @@ import torch
 
 from tbd_core.config import SamplingDefaults
 from tbd_core.errors import InputError
-from tbd_core.guide import FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames, num_clips
+from tbd_core.guide import FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames
 
 
 DEFAULTS = SamplingDefaults(steps=12, guidance=1.5)
@@ -49,15 +49,10 @@ def test_guides_are_alike_only_when_they_are_the_same():
 
 
 def test_latents_of_another_size_or_number_are_refused():
-    with pytest.raises(InputError, match="the latents are 24 x 16 px, but the portrait was encoded at 16 x 16"):
+    with pytest.raises(InputError, match="latents are 24 x 16 px, .* encoded at 16 x 16; .* gives, and no areas"):
         guide().on(project, 1, 14, torch.zeros(14, 4, 2, 3))
     with pytest.raises(InputError, match="7 frames are drawn at once, but the guide hears 14"):
         guide().on(project, 2, 7, torch.zeros(14, 4, 2, 2))
-
-
-@pytest.mark.parametrize(("frames", "clips"), [(1, 1), (14, 1), (15, 2), (75, 6)])
-def test_the_last_clip_may_be_short(frames, clips):
-    assert num_clips(frames) == clips
 
 
 def test_another_models_portrait_and_sound_are_refused(small_config):
@@ -93,3 +88,23 @@ def test_numbers_left_out_are_the_bundles():
 def test_a_scale_that_equals_the_guidance_costs_no_pass():
     settled = DrawOptions(guidance=2.0, text_scale=2.0, audio_scale=0.0).settled(DEFAULTS)
     assert (settled.text_scale, settled.audio_scale) == (None, 0.0)
+    assert settled.separate_scales == {"no_audio": 0.0}
+    assert DrawOptions(text_scale=1.0, audio_scale=3.0).separate_scales == {"no_text": 1.0, "no_audio": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 2000}, "steps is 2000; give a whole number from 1 to 1000, or 0 for the model's own"),
+        ({"steps": -3}, "steps is -3; give a whole number from 1 to 1000"),
+        ({"guidance": float("nan")}, "guidance is nan; give a number from 0 to 30, or -1"),
+        ({"guidance": 30.5}, "guidance is 30.5; give a number from 0 to 30"),
+        ({"text_scale": -2.0}, "text_scale is -2; give a number from 0 to 30"),
+        ({"audio_scale": float("inf")}, "audio_scale is inf; give a number from 0 to 30"),
+    ],
+)
+def test_numbers_that_a_link_may_bring_are_refused_out_of_range(given, message):
+    with pytest.raises(InputError, match=message):
+        DrawOptions(**given).settled(DEFAULTS)
+    ends = DrawOptions(steps=1000, guidance=30.0, text_scale=-1.0, audio_scale=0.0)
+    assert ends.settled(DEFAULTS).steps == 1000

@@ -1,13 +1,16 @@
 """What a host hands over: pictures, recordings, face marks; and what it is told when something is missing."""
 
 import logging
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tbd_core import host
-from tbd_core.errors import InputError
+from tbd_core import files, host
+from tbd_core.cot_fa import tokenizer
+from tbd_core.errors import InputError, needed_packages
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
@@ -120,26 +123,61 @@ def test_the_samples_come_with_the_package():
 def test_a_missing_package_is_one_line_that_says_what_to_do():
     with (
         pytest.raises(
-            InputError, match=r"1 package is missing \(nopackage\); run `.+ -m pip install -r .+requirements.txt`"
+            InputError, match=r'1 package is missing \(nopackage\); run `".+" -m pip install -r ".+requirements\.txt"`'
         ),
-        host.needed_packages(),
+        needed_packages(),
     ):
         import nopackage  # noqa: F401
 
 
 def test_a_package_that_does_not_fit_is_named_with_its_fault():
     told = r"1 package does not fit \(cannot import name 'nothing' from 'json'"
-    with pytest.raises(InputError, match=told), host.needed_packages():
+    with pytest.raises(InputError, match=told), needed_packages():
         from json import nothing  # noqa: F401
 
 
 def test_other_errors_pass_through():
-    with pytest.raises(KeyError), host.needed_packages():
+    with pytest.raises(KeyError), needed_packages():
         {}["x"]
 
 
+@pytest.mark.parametrize(
+    ("package", "use"),
+    [("tokenizers", tokenizer._tokenizer.__wrapped__), ("imageio_ffmpeg", files.ffmpeg_command)],
+)
+def test_what_the_pack_brings_is_asked_for_where_it_is_imported(monkeypatch, package, use):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"1 package is missing \({package}\)"):
+        use()
+
+
+def test_out_of_memory_stays_of_its_kind_and_says_what_to_do():
+    class FullError(RuntimeError):
+        """As torch's."""
+
+    told = "clip 3/12 at 512 x 384 px ran out of memory; choose a smaller width and height in ReferenceNet Encode, or"
+    with pytest.raises(FullError, match=told) as caught, host.told_what_to_do(FullError, "clip 3/12", (512, 384)):
+        raise FullError("tried to allocate 20 GiB")
+    assert str(caught.value.__cause__) == "tried to allocate 20 GiB"
+    with pytest.raises(KeyError), host.told_what_to_do((), "clip 1/1", (64, 64)):
+        raise KeyError
+
+
+def parts(bundle="mine.safetensors"):
+    return host.Parts(None, Path(bundle), None, None, None)
+
+
+def test_what_another_bundle_encoded_is_warned_of():
+    mine, theirs = Path("mine.safetensors"), Path("their.safetensors")
+    assert host.check_bundles(parts(), reference=mine, audio=mine) == ()
+    told = host.check_bundles(parts(), reference=mine, audio=theirs)
+    assert told == (
+        "the audio was encoded by their.safetensors, the MODEL is mine.safetensors's; use one Load TBD Model for both",
+    )
+
+
 def test_only_the_line_meant_is_left_out_of_the_log(caplog):
-    with host.unsaid("No VAE weights"):
+    with host.hide_log_lines("No VAE weights"):
         logging.warning("WARNING: No VAE weights detected")
         logging.warning("something else")
     logging.warning("No VAE weights again")

@@ -84,17 +84,39 @@ def test_keys_and_values_are_kept_for_their_guide_and_text_alone(denoiser, guide
     denoiser.kept.clear()
 
 
-def test_nothing_is_kept_while_the_weights_change(denoiser, guide):
+def test_texts_of_one_id_on_both_sides_are_told_apart(denoiser, guide):
+    """With areas ComfyUI gives a negative entry the id of a positive one."""
+    x, at, text = inputs(1)
+    sides = [{"cond_or_uncond": [side], "uuids": ["a"]} for side in (0, 1)]
+    shared = guide, None  # of a sampler with a guide of ours in both, and of a plain KSampler
+    for one in shared:
+        denoiser(x, at, text, transformer_options=sides[0], tbd=one)
+        other = denoiser(x, at, 0 * text, transformer_options=sides[1], tbd=one)
+        denoiser.kept.clear()
+        assert torch.allclose(other, denoiser(x, at, 0 * text, transformer_options=sides[1], tbd=one), atol=1e-6)
+        denoiser.kept.clear()
+
+
+@pytest.mark.parametrize("layer", ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v", "audioproj.proj1"])
+def test_nothing_is_kept_while_the_weights_change(denoiser, guide, layer):
     x, at, text = inputs(1)
     given = {"transformer_options": options("a"), "tbd": guide, "tbd_changing": True}
     first = denoiser(x, at, text, **given)
-    weight = denoiser.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_v.weight
+    assert not denoiser.kept
+    weight = denoiser.get_parameter(f"{layer}.weight")
     weight += 1
     try:
         assert not torch.allclose(denoiser(x, at, text, **given), first, atol=1e-3)
     finally:
         weight -= 1
-        denoiser.kept.clear()
+
+
+def test_a_guide_is_held_against_every_form_of_batch(denoiser, guide):
+    x, at, text = inputs(1)
+    denoiser(x, at, text, transformer_options=options("a"), tbd=guide)
+    with pytest.raises(InputError, match="the latents are 64 x 32 px, but the portrait was encoded at 64 x 64"):
+        denoiser(x[:, :, :4], at, text, transformer_options=options("a"), tbd=guide)
+    denoiser.kept.clear()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +160,7 @@ class Decoder:
 
 def test_pictures_are_decoded_in_bounded_memory_and_can_be_interrupted(seed):
     checks, decoder = [], Decoder()
-    stage = FirstStage(decoder, 2 * 16 * 16, lambda: checks.append(1))
+    stage = FirstStage(decoder, lambda: checks.append(1), pixels=2 * 16 * 16)
     latents = torch.randn(5, 4, 2, 2)
     assert torch.equal(stage.decode(latents, extra=1), decoder.decode(latents).sample)
     assert decoder.batches[:3] == [2, 2, 1] and len(checks) == 3

@@ -44,9 +44,9 @@ def test_each_sign_is_said_with_both_numbers(small_bundle, small_config, tmp_pat
     known = {f"{PREFIX}.{name}": value for name, value in learn(drawn_latents(200)).items()}
     model = tmp_path / "model.safetensors"
     store.save(model, networks, small_config, about, torch.float16, known)
-    told = unlike_training(about, model, networks, drawn_latents(1, 3)[..., :8, :8], torch.zeros(1, 3, 64, 64))
+    told = unlike_training(about, model, networks.vae, drawn_latents(1, 3)[..., :8, :8], torch.zeros(1, 3, 64, 64))
     assert told is None if said is None else re.search(said, told)
-    assert unlike_training({"name": "says nothing"}, model, networks, drawn_latents(1), torch.zeros(1)) is None
+    assert unlike_training({"name": "says nothing"}, model, networks.vae, drawn_latents(1), torch.zeros(1)) is None
 
 
 def test_the_bundled_model_knows_its_drawn_faces_from_other_pictures():
@@ -59,7 +59,7 @@ def test_the_bundled_model_knows_its_drawn_faces_from_other_pictures():
 
     def told(picture) -> str | None:
         pixels = picture[None] * 2 - 1
-        return unlike_training(about, TINY_BUNDLE, networks, portrait_latents(networks, pixels), pixels)
+        return unlike_training(about, TINY_BUNDLE, networks.vae, portrait_latents(networks, pixels), pixels)
 
     assert [told(picture) for picture in people] == [None] * 3
     assert all("looks unlike the drawn faces that tbd-tiny was trained on" in told(picture) for picture in other)

@@ -12,7 +12,7 @@ import torch
 from tbd_core.errors import InputError
 from tbd_core.files import ffmpeg_command
 from tbd_core.speech import check_speech, load_speech, normalise, speech_from_samples, window_frames
-from tbd_core.units import num_frames
+from tbd_core.units import num_clips, num_frames
 
 
 def tone(seconds=1.0, rate=16_000, frequency=440.0, channels=1):
@@ -49,7 +49,13 @@ def test_any_rate_becomes_the_same_tone_at_16_khz(tmp_path, rate, channels):
 def test_frames_are_counted_on_the_file_before_resampling(tmp_path, samples, rate):
     speech = load_speech(saved(tmp_path, np.zeros(samples), rate))
     assert speech.num_frames == num_frames(samples, rate) == int(25 * samples / rate + 0.5)
+
     assert speech.seconds == samples / rate
+
+
+@pytest.mark.parametrize(("frames", "clips"), [(1, 1), (14, 1), (15, 2), (75, 6)])
+def test_the_last_clip_may_be_short(frames, clips):
+    assert num_clips(frames) == clips
 
 
 def test_streamed_resampling_equals_resampling_at_once(tmp_path):

@@ -1,5 +1,6 @@
 """One self-describing file: what goes in comes out, and every damaged or foreign file is told apart."""
 
+import hashlib
 import json
 import os
 import re
@@ -41,7 +42,7 @@ def write(bundle, tmp_path):
 def fails(path, pattern: str) -> None:
     with pytest.raises(InputError, match=pattern) as caught:
         store.load(path)
-    assert "\n" not in str(caught.value) and re.search("(leave --model out|copy or download)", str(caught.value))
+    assert "\n" not in str(caught.value) and re.search("(take the bundled one|copy or download)", str(caught.value))
 
 
 def test_what_is_saved_as_fp16_loads_as_its_fp16_rounding(small_config, fill, tmp_path):
@@ -253,6 +254,31 @@ def test_a_child_with_a_prefix_of_its_own_is_filled_beside(small_bundle, small_c
     store.fill(small_bundle, "denoising_unet", module, torch.float32, beside=("audioproj",))
     expected = store.load(small_bundle)[0].audioproj.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in module.audioproj.state_dict().items())
+
+
+def test_a_network_is_made_without_memory_for_what_the_file_holds(small_bundle, small_config):
+    places = []
+
+    def make():
+        networks = build(small_config)
+        places.append({parameter.device.type for parameter in networks.vae.parameters()})
+        return networks.vae
+
+    vae = store.make(small_bundle, "vae", torch.bfloat16, make)
+    expected = store.load(small_bundle)[0].vae.state_dict()
+    assert places == [{"meta"}]
+    assert all(torch.equal(value, expected[key].bfloat16()) for key, value in vae.state_dict().items())
+    assert vae.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_another_header_size_or_time_is_another_identity(small_bundle, tmp_path):
+    path = tmp_path / "copy.safetensors"
+    path.write_bytes(small_bundle.read_bytes())
+    os.utime(path, ns=(1, 1))
+    header = json.dumps(store.read_header(path)).encode()
+    assert store.identity(path) == [hashlib.sha256(header).hexdigest(), path.stat().st_size, 1]
+    os.utime(path, ns=(1, 2))
+    assert store.identity(path)[2] == 2
 
 
 def test_what_cannot_be_read_is_said(tmp_path, small_bundle):
