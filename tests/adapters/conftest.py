@@ -83,15 +83,14 @@ def run():
 
 @pytest.fixture(scope="session")
 def bundle(pack, small_bundle):
-    """The small random bundle as Load TBD Model gives it: `model`, `clip`, `vae` and `ears`, in fp32."""
+    """The small random bundle as Load TBD Model gives it: `model`, `clip`, `vae` and `audio_encoder`, in fp32."""
     import torch
 
     from tbd_pack.nodes import comfy_bridge
 
     with torch.inference_mode():
-        return SimpleNamespace(
-            **dict(zip(("model", "clip", "vae", "ears"), comfy_bridge.load_bundle(small_bundle, "fp32"), strict=True))
-        )
+        model, clip, vae, audio_encoder = comfy_bridge.load_bundle(small_bundle, "fp32")
+    return SimpleNamespace(model=model, clip=clip, vae=vae, audio_encoder=audio_encoder)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +104,7 @@ def wires(bundle, face, sound):
         return dict(
             model=bundle.model,
             reference=comfy_bridge.see_portrait(bundle.model, bundle.vae, face, (64, 64))[0],
-            audio=comfy_bridge.listen(bundle.ears, sound(0.8)),
+            audio=comfy_bridge.listen(bundle.audio_encoder, sound(0.8)),
             positive=comfy_bridge.encode_text(bundle.clip, "a happy person"),
             negative=comfy_bridge.encode_text(bundle.clip, "blurry"),
             seed=7,

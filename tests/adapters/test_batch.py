@@ -103,3 +103,28 @@ def test_the_index_increments_and_every_input_says_what_it_does(node):
     assert inputs["index"].control_after_generate is True and inputs["index"].min == 0
     assert all(one.tooltip for one in inputs.values())
     assert all(inputs[name].dynamic_prompts is False for name in ALL)  # braces are part of some file names
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("No audio stream found in the file."), "No audio stream found in the file."),
+        (None, "Invalid data found when processing input"),  # the reader's own
+    ],
+)
+def test_a_file_without_sound_is_said_with_its_name(batch, tmp_path, monkeypatch, error, told):
+    import comfy_extras.nodes_audio
+
+    path = tmp_path / "silent.mp4"
+    path.write_bytes(b"no sound")
+    if error is not None:
+
+        def load(path):
+            raise error
+
+        monkeypatch.setattr(comfy_extras.nodes_audio, "load", load)
+    with pytest.raises(
+        ValueError, match=rf"silent\.mp4 has no sound that can be read \(.*{told}\); give a WAV"
+    ) as caught:
+        batch.comfy_bridge.load_audio(path)
+    assert type(caught.value).__name__ == "InputError"

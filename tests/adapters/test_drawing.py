@@ -1,5 +1,8 @@
 """TBD Sampler and Apply Conditions: frames, progress, cancel, what is kept, and numbers left to the bundle."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -23,7 +26,7 @@ def short(bundle, pack, sound):
     from tbd_pack.nodes import comfy_bridge
 
     with torch.inference_mode():
-        return comfy_bridge.listen(bundle.ears, sound(0.4))
+        return comfy_bridge.listen(bundle.audio_encoder, sound(0.4))
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_one_bar_goes_over_all_clips_and_each_is_named(draw):
     )
     draw()
     assert [pair[:2] for pair in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert all(preview[1].size == (8, 8) for *_, preview in seen)
+    assert all(preview[1].size == (8, 8) for *_, preview in seen)  # of the right colours: see test_model.py
     assert page.said == [("clip 1/2", "4"), ("clip 2/2", "4")]
 
 
@@ -112,7 +115,8 @@ def test_out_of_memory_passes_through_and_the_next_try_is_clean(draw, usual, kep
         return whole(self, *given, **named)
 
     monkeypatch.setattr(type(network), "forward", short_of_memory)
-    with pytest.raises(mm.OOM_EXCEPTION):
+    told = "clip 2/2 at 64 x 64 px ran out of memory; choose a smaller width and height in ReferenceNet Encode, or fp16"
+    with pytest.raises(mm.OOM_EXCEPTION, match=told):  # of its kind: ComfyUI unloads all models then
         draw()
     assert not kept
     assert torch.equal(draw()[0]["samples"], usual)
@@ -131,6 +135,62 @@ def test_a_schedule_is_cut_for_the_samplers_own_steps(draw, short, bundle, pack)
     schedules = [schedule_conditioning(stages, steps)[0] for steps in (3, 17)]
     first, second = (draw(positive=one, steps=3, guidance=1.0, audio=short)[0]["samples"] for one in schedules)
     assert torch.equal(first, second)
+
+
+def test_a_negative_schedule_is_cut_too(draw, short, bundle, pack, monkeypatch):
+    from tbd_pack.nodes import comfy_bridge
+    from tbd_pack.tbd_core.slicing import schedule_conditioning
+
+    stages = [comfy_bridge.encode_text(bundle.clip, text) for text in ("no coarse words", "no fine words")]
+    negative, seen = schedule_conditioning(stages, 17)[0], []
+    whole = comfy_bridge._sample
+
+    def watched(model, noise, sigmas, conds, *rest):
+        seen.append(conds)
+        return whole(model, noise, sigmas, conds, *rest)
+
+    monkeypatch.setattr(comfy_bridge, "_sample", watched)
+    draw(negative=negative, steps=3, text_scale=4.0, audio=short)
+    for name in ("negative", "no_text"):
+        ends = [("timestep_start" in values, "timestep_end" in values) for _, values in seen[0][name]]
+        assert ends == [(False, True), (True, False)]
+        assert not any("start_percent" in values or "end_percent" in values for _, values in seen[0][name])
+
+
+def test_noise_levels_are_ksamplers_for_samplers_that_leave_one_out(bundle, pack):
+    from tbd_pack.nodes import comfy_bridge
+
+    levels = {name: comfy_bridge.model_sigmas(bundle.model, "simple", 4, name) for name in ("euler", "uni_pc")}
+    five = comfy_bridge.model_sigmas(bundle.model, "simple", 5)
+    assert levels["uni_pc"] == [*five[:4], 0.0] != levels["euler"]
+    options = comfy_bridge.DrawOptions(steps=4, sampler="uni_pc", scheduler="simple")
+    assert comfy_bridge.run_sigmas(bundle.model, options) == levels["uni_pc"]
+
+
+def test_numbers_from_links_are_refused_out_of_range(draw):
+    with pytest.raises(ValueError, match="steps is 2000; give a whole number from 1 to 1000"):
+        draw(steps=2000)
+    with pytest.raises(ValueError, match="guidance is nan; give a number from 0 to 30"):
+        draw(guidance=float("nan"))
+
+
+def test_trailing_wants_the_models_own_noise_levels(draw, bundle):
+    from comfy.model_sampling import V_PREDICTION, ModelSamplingDiscrete
+
+    model, short_table = bundle.model.clone(), type("Distilled", (ModelSamplingDiscrete, V_PREDICTION), {})()
+    short_table.set_sigmas(short_table.sigmas[::20])
+    model.add_object_patch("model_sampling", short_table)
+    with pytest.raises(ValueError, match="the MODEL was given 50 noise levels, trailing counts 1000; choose another"):
+        draw(model=model)
+
+
+def test_what_another_bundle_encoded_is_drawn_with_a_warning(draw, wires, short):
+    other = Path("their.safetensors")
+    reference, audio = replace(wires["reference"], bundle=other), replace(short, bundle=other)
+    told = draw(reference=reference, audio=audio)[1]
+    for name in ("reference", "audio"):
+        assert f"the {name} was encoded by their.safetensors, the MODEL is small.safetensors's; use one Load" in told
+    assert "encoded by" not in draw(audio=short)[1]
 
 
 def test_one_clip_for_a_plain_ksampler(apply, wires):

@@ -1,5 +1,7 @@
 """The two encoders: what they make of portrait and speech, and what they say of those they cannot use."""
 
+import logging
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -18,13 +20,14 @@ def look(bundle, run, pack):
 def hear(bundle, run, pack):
     from tbd_pack.nodes.encoding import TBDAudioEncode
 
-    return lambda audio: run(TBDAudioEncode, audio_encoder=bundle.ears, audio=audio).args[0]
+    return lambda audio: run(TBDAudioEncode, audio_encoder=bundle.audio_encoder, audio=audio).args[0]
 
 
 def test_the_speech_fills_whole_clips_and_keeps_its_own_length(hear, sound):
     heard = hear(sound(0.8))
     assert heard.features.shape == (28, 2, 16) and heard.speech.num_frames == 20
     assert heard.digest == hear(sound(0.8)).digest != hear(sound(0.6)).digest
+    assert heard.bundle.name == "small.safetensors"
 
 
 def test_the_frames_are_counted_at_the_files_own_rate(hear):
@@ -103,6 +106,25 @@ def test_the_vae_of_another_model_is_refused_or_warned_of(look, face, bundle):
         look(face, vae=other(4, 4))
     warned = look(face, vae=other(4, 8, bundle=SimpleNamespace(name="their.safetensors")))[0].warnings
     assert warned[0] == "the VAE is their.safetensors's, the MODEL small.safetensors's; colours may be wrong"
+    stock = other(4, 8, first_stage_model=torch.nn.Identity())  # SD 1.5's, say, which knows of no bundle
+    warned = look(face, vae=stock)[0].warnings
+    assert warned[0] == "the VAE is of type Identity, the MODEL small.safetensors's; colours may be wrong"
+
+
+def test_a_portrait_unlike_the_training_is_said(look, face, pack, monkeypatch, caplog, bundle):
+    from tbd_pack.nodes import comfy_bridge
+
+    told = {"name": "picky", "training": {"vae_psnr_least_db": 88.0, "portrait_distance_most": 1e9}}
+    known = {"mean": torch.zeros(64), "precision": torch.zeros(64, 64)}
+    monkeypatch.setattr(comfy_bridge.store, "read_about", lambda path: told)
+    monkeypatch.setattr(comfy_bridge.store, "read", lambda path, prefix: known)
+    with caplog.at_level(logging.WARNING):
+        warnings = look(face)[0].warnings
+    expected = r"the portrait looks unlike the drawn faces that picky .* keeps \d+\.\d dB of it, .* at least 88\.0 dB"
+    assert re.match(expected, warnings[-1]) and warnings[-1] in caplog.messages
+    # Of an autoencoder that is not ours nobody knows what it keeps.
+    other = SimpleNamespace(latent_channels=4, spacial_compression_encode=lambda: 8, encode=bundle.vae.encode)
+    assert not any("unlike" in line for line in look(face, vae=other)[0].warnings)
 
 
 def test_another_packs_model_is_refused(look, face):

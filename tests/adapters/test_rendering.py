@@ -1,6 +1,7 @@
 """Render Video: the file, going on after a stop, and one name for one set of inputs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,6 @@ def test_the_video_lies_below_the_output_folder_with_its_sound(render, folders, 
     facts = probe(path)
     assert (facts["width"], facts["height"], facts["fps"], facts["frames"]) == (64, 64, 25.0, 20)
     assert abs(facts["audio_seconds"] - 0.8) < 0.05
-    assert read_metadata(path)["seed"] == 7
     assert output.args[1].splitlines()[-1] == str(path)
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
@@ -72,18 +72,106 @@ def test_a_stopped_run_goes_on_at_its_first_missing_clip(render, passes):
     assert (seen, len(passes)) == ([3, 4], each)  # the bar goes on, too
 
 
-def test_every_input_that_changes_the_picture_changes_the_name(render, bundle, monkeypatch, pack):
+@pytest.fixture
+def name(render, monkeypatch, pack):
+    """`name(**changed)`: of the file that would be drawn."""
     from tbd_pack.nodes import rendering
 
-    monkeypatch.setattr(rendering, "render", lambda *_: None)  # names alone
-    names = [file(render()).name, file(render(seed=8)).name, file(render(guidance=3.0)).name]
-    weight = next(iter(dict(bundle.model.model.named_parameters())))
-    for value in (1.0, 2.0):
-        patched = bundle.model.clone()
-        patched.add_patches({weight: ("diff", (torch.full((2,), value),))}, 0.5)
-        names.append(file(render(model=patched)).name)
-    assert len(set(names)) == len(names)
-    assert file(render(model=bundle.model.clone())).name == names[0]
+    monkeypatch.setattr(rendering, "render", lambda *_: None)
+    return lambda **changed: file(render(**changed)).name
+
+
+def rescale(multiplier):
+    """As ComfyUI's RescaleCFG: a function that closes over its number."""
+    return lambda args: args["cond"] * multiplier
+
+
+def sampling(kind):
+    """As ComfyUI's ModelSamplingDiscrete: a class of one name for all kinds, with equal noise levels."""
+    from comfy.model_sampling import ModelSamplingDiscrete
+
+    class ModelSamplingAdvanced(ModelSamplingDiscrete, kind):
+        pass
+
+    return ModelSamplingAdvanced()
+
+
+def patched(model, cfg=None, sampling=None, **patches):
+    model = model.clone()
+    if cfg is not None:
+        model.model_options["sampler_cfg_function"] = cfg
+    if sampling is not None:
+        model.add_object_patch("model_sampling", sampling)
+    for value in patches.values():
+        weight = next(iter(dict(model.model.named_parameters())))
+        model.add_patches({weight: ("diff", (torch.full((2,), value),))}, 0.5)
+    return model
+
+
+@pytest.fixture
+def others(bundle, wires, face, sound, pack):
+    """Inputs of which each draws another picture than the usual ones, by what is changed."""
+    from comfy.model_sampling import EPS, V_PREDICTION
+
+    from tbd_pack.nodes import comfy_bridge
+
+    def keyed(**more):
+        return [[tensor, values | more] for tensor, values in wires["positive"]]
+
+    def hooks(strength):
+        return SimpleNamespace(hooks=[SimpleNamespace(weights={"up": torch.ones(2)}, strength_model=strength)])
+
+    their_vae = SimpleNamespace(
+        latent_channels=4, spacial_compression_encode=lambda: 8, vae_dtype=torch.float32, decode=None,
+        get_sd=lambda: {"weight": torch.ones(2)},
+    )  # fmt: skip
+    with torch.inference_mode():
+        return {
+            "seed": {"seed": 8},
+            "guidance": {"guidance": 3.0},
+            "a scale": {"text_scale": 5.0},
+            "steps": {"steps": 3},
+            "sampler": {"sampler": "ddim"},
+            "scheduler": {"scheduler": "normal"},
+            "words": {"positive": comfy_bridge.encode_text(bundle.clip, "a sad person")},
+            "unwanted words": {"negative": comfy_bridge.encode_text(bundle.clip, "noise")},
+            "a range": {"positive": keyed(start_percent=0.5)},
+            "hooks": {"positive": keyed(hooks=hooks(1.0))},
+            "other hooks": {"positive": keyed(hooks=hooks(0.5))},
+            "portrait": {"reference": comfy_bridge.see_portrait(bundle.model, bundle.vae, face.flip(2), (64, 64))[0]},
+            "speech": {"audio": comfy_bridge.listen(bundle.audio_encoder, sound(0.6))},
+            "vae": {"vae": their_vae},
+            "sound": {"sound": sound(0.8)},
+            "a LoRA": {"model": patched(bundle.model, one=1.0)},
+            "another LoRA": {"model": patched(bundle.model, one=2.0)},
+            "both": {"model": patched(bundle.model, one=1.0, two=2.0)},
+            "rescaled": {"model": patched(bundle.model, rescale(0.7))},
+            "rescaled less": {"model": patched(bundle.model, rescale(0.3))},
+            "epsilon": {"model": patched(bundle.model, sampling=sampling(EPS)), "scheduler": "simple"},
+            "velocity": {"model": patched(bundle.model, sampling=sampling(V_PREDICTION)), "scheduler": "simple"},
+        }
+
+
+def test_every_input_that_changes_the_picture_changes_the_name(name, others):
+    names = {"usual": name()} | {what: name(**changed) for what, changed in others.items()}
+    assert len(set(names.values())) == len(names), names
+
+
+def test_what_changes_no_picture_changes_no_name(name, bundle):
+    assert name() == name(model=bundle.model.clone()) == name(steps=0, guidance=-1.0, text_scale=2.0)
+    twins = [name(model=patched(bundle.model, rescale(0.7), one=1.0)) for _ in range(2)]
+    assert twins[0] == twins[1]
+
+
+def test_a_patch_that_knows_its_own_model_has_a_name_too(name, bundle):
+    """Many close over the MODEL that they are put on: neither endless nor the network's weights over again."""
+
+    def knowing(number):
+        model = bundle.model.clone()
+        model.model_options["sampler_cfg_function"] = lambda args: (model, model.model, number)
+        return name(model=model)
+
+    assert knowing(1) == knowing(1) != knowing(2)
 
 
 def test_a_name_does_not_lead_out_of_the_output_folder(render):
@@ -91,3 +179,42 @@ def test_a_name_does_not_lead_out_of_the_output_folder(render):
         ValueError, match=r"filename_prefix '\.\./\.\./x' leads to .*, out of .*output; give a name below"
     ):
         render(filename_prefix="../../x")
+
+
+def test_a_folder_on_another_disk_is_followed(render, folders, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (folders / "output" / "video").symlink_to(elsewhere, target_is_directory=True)
+    output = render()
+    shown = output.ui.as_dict()["images"][0]
+    assert file(output).parent == folders / "output" / "video" and shown["subfolder"] == "video"
+    assert [one.name for one in elsewhere.iterdir()] == [shown["filename"]]
+
+
+def test_a_name_that_no_disk_takes_is_refused_before_anything_is_drawn(render, passes):
+    with pytest.raises(ValueError, match="output .* cannot be written .*; choose another place"):
+        render(filename_prefix="x" * 300)
+    assert not passes
+
+
+def test_a_vae_of_another_width_is_refused_before_anything_is_drawn(render, passes, bundle):
+    wide = SimpleNamespace(latent_channels=16, spacial_compression_encode=lambda: 8)
+    with pytest.raises(ValueError, match="the VAE has 16 channels at 1/8 of the size, this model wants 4 at 1/8; use"):
+        render(vae=wide)
+    assert not passes
+
+
+def test_a_vae_of_another_model_is_named_beside_the_video(render, bundle):
+    stock = SimpleNamespace(
+        latent_channels=4, spacial_compression_encode=lambda: 8, vae_dtype=torch.float32, get_sd=dict,
+        decode=bundle.vae.decode,
+    )  # fmt: skip
+    assert "the VAE is of type SimpleNamespace, the MODEL small.safetensors's" in render(vae=stock).args[1]
+
+
+def test_the_video_says_how_it_was_drawn(render):
+    said = read_metadata(file(render(text_scale=5.0)))
+    expected = {
+        "model": "small", "seed": 7, "steps": 2, "guidance": 2.0, "text_scale": 5.0, "audio_scale": None,
+        "sampler": "euler", "scheduler": "trailing", "size": [64, 64], "synthetic": True,
+    }  # fmt: skip
+    assert {name: said[name] for name in expected} == expected

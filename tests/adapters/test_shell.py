@@ -1,5 +1,7 @@
 """What differs between versions of ComfyUI, and the objects on the pack's own wires."""
 
+from pathlib import Path
+
 import torch
 
 
@@ -19,13 +21,14 @@ def test_wire_types_have_the_names_of_saved_graphs(pack):
 
 
 def test_objects_on_wires_compare_by_identity_and_print_no_tensors(pack):
-    from tbd_pack.nodes.sockets import Heard, Seen
+    from tbd_pack.nodes.sockets import EncodedReference, EncodedSpeech
     from tbd_pack.tbd_core.flow import Speech
 
     speech = Speech(torch.zeros(32000), num_frames=50, seconds=2.0, source="hello.wav")
-    heard = [Heard(torch.zeros(56, 2, 4), speech, "digest") for _ in range(2)]
-    assert heard[0] == heard[0] and heard[0] != heard[1]
-    assert repr(heard[0]) == "Heard(50 frames, 2.00 s, hello.wav)"
-    seen = [Seen(torch.zeros(1, 4, 8, 8), {}, (64, 64), "face.png", (), "digest") for _ in range(2)]
+    bundle = Path("small.safetensors")
+    spoken = [EncodedSpeech(torch.zeros(56, 2, 4), speech, "digest", bundle) for _ in range(2)]
+    assert spoken[0] == spoken[0] and spoken[0] != spoken[1]
+    assert repr(spoken[0]) == "EncodedSpeech(50 frames, 2.00 s, hello.wav)"
+    seen = [EncodedReference(torch.zeros(1, 4, 8, 8), {}, (64, 64), "face.png", (), "digest", bundle) for _ in "ab"]
     assert seen[0] != seen[1]
-    assert repr(seen[0]) == "Seen(64 x 64, face.png)"
+    assert repr(seen[0]) == "EncodedReference(64 x 64, face.png)"
