@@ -47,6 +47,7 @@ def base_directory() -> Path:
 
         comfy.options.enable_args_parsing()
         import comfy.cli_args  # noqa: F401  reads the command line when it is first imported
+        import utils.extra_config  # noqa: F401  before `nodes` puts comfy/ first, whose utils.py hides this package
     finally:
         sys.argv = own
     return base
@@ -82,14 +83,13 @@ def bridge(part):
 
 @pytest.fixture(scope="session")
 def load(bridge):
-    """`load(path, dtype)`: its `model`, `clip`, `vae` and `ears`, loaded as a node loads them."""
+    """`load(path, dtype)`: its `model`, `clip`, `vae` and `audio_encoder`, loaded as a node loads them."""
     import torch
 
     def load(path, dtype="fp32"):
         with torch.inference_mode():
-            return SimpleNamespace(
-                **dict(zip(("model", "clip", "vae", "ears"), bridge.load_bundle(path, dtype), strict=True))
-            )
+            model, clip, vae, audio_encoder = bridge.load_bundle(path, dtype)
+        return SimpleNamespace(model=model, clip=clip, vae=vae, audio_encoder=audio_encoder)
 
     return load
 
@@ -107,15 +107,33 @@ def drawn(bridge, loaded, face, sound):
 
     def draw(seconds=0.5, steps=4, positive=None, negative=None, over=loaded, **options):
         with torch.inference_mode():
-            seen, _ = bridge.see_portrait(over.model, over.vae, face, (64, 64))
-            heard = bridge.listen(over.ears, sound(seconds))
+            reference, _ = bridge.see_portrait(over.model, over.vae, face, (64, 64))
+            audio = bridge.listen(over.audio_encoder, sound(seconds))
             words = [bridge.encode_text(over.clip, "a happy person") if positive is None else positive]
             words.append(bridge.encode_text(over.clip, "blurry") if negative is None else negative)
             options = bridge.DrawOptions(seed=3, steps=steps, **options)
-            clips = list(bridge.draw_clips(over.model, seen, heard, *words, options))
+            clips = list(bridge.draw_clips(over.model, reference, audio, *words, options))
             return torch.cat(clips) * over.model.get_model_object("latent_format").scale_factor
 
     return draw
+
+
+@pytest.fixture
+def shelve(comfyui):
+    """`shelve("tbd", "a.safetensors", file)`: a link below models/, for one test."""
+    import folder_paths
+
+    links = []
+
+    def put(folder, name, file):
+        links.append(comfyui / "models" / folder / name)
+        links[-1].symlink_to(file)
+        return links[-1]
+
+    yield put
+    for link in links:
+        link.unlink()
+    folder_paths.filename_list_cache.clear()
 
 
 class Page:

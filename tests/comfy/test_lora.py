@@ -66,6 +66,20 @@ def test_a_lora_draws_what_its_merged_weights_draw(part, load, drawn, patched, l
     assert torch.allclose(drawn(), plain, atol=1e-4)  # and leaves the model as it was
 
 
+def test_a_lora_by_hooks_draws_what_the_loaded_one_draws(bridge, part, drawn, patched, lora, loaded):
+    """Its weights change between steps: nothing is kept, the audio projection's output neither. And what the hooks
+    note in themselves is no part of what names a video."""
+    import comfy.hooks
+
+    hooks, describe = comfy.hooks.create_hook_lora(dict(lora), 0.7, 0.0), part("tbd_core.render").describe
+    before = describe(hooks)
+    with torch.inference_mode():
+        words = [bridge.encode_text(loaded.clip, text) for text in ("a happy person", "blurry")]
+    hooked = [[[tensor, {**values, "hooks": hooks}] for tensor, values in entries] for entries in words]
+    assert torch.allclose(drawn(positive=hooked[0], negative=hooked[1]), drawn(over=patched(0.7)), atol=1e-3)
+    assert describe(hooks) == before != describe(comfy.hooks.create_hook_lora(dict(lora), 0.3, 0.0))
+
+
 def test_a_text_lora_fits_clip(loaded):
     import comfy.sd
 
@@ -109,14 +123,14 @@ def graph(strength, fine="AU12 marked"):
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
-def test_another_lora_or_word_redoes_nothing_above_it(queue, checkout, comfyui, small_bundle, lora):
+def test_another_lora_or_word_redoes_nothing_above_it(queue, checkout, shelve, small_bundle, lora, tmp_path):
     from safetensors.torch import save_file
 
     import nodes
 
-    save_file(lora, comfyui / "models" / "loras" / "random.safetensors")
-    bundle = comfyui / "models" / "tbd" / "small.safetensors"
-    bundle.symlink_to(small_bundle)
+    save_file(lora, tmp_path / "random.safetensors")
+    shelve("loras", "random.safetensors", tmp_path / "random.safetensors")
+    shelve("tbd", "small.safetensors", small_bundle)
     assert asyncio.run(nodes.load_custom_node(str(checkout / "comfy_extras" / "nodes_audio.py")))
 
     assert queue(graph(1.0)) == graph(1.0).keys()

@@ -26,9 +26,11 @@ def words(bridge, loaded):
 
 
 @pytest.fixture(scope="module")
-def seen_and_heard(bridge, loaded, face, sound):
+def encoded(bridge, loaded, face, sound):
+    """(reference, audio) of two clips."""
     with torch.inference_mode():
-        return bridge.see_portrait(loaded.model, loaded.vae, face, (64, 64))[0], bridge.listen(loaded.ears, sound(0.8))
+        reference, _ = bridge.see_portrait(loaded.model, loaded.vae, face, (64, 64))
+        return reference, bridge.listen(loaded.audio_encoder, sound(0.8))
 
 
 def ksampler(model, positive, negative, frames=4, cfg=2.0, size=8, steps=2):
@@ -56,10 +58,10 @@ def test_rows_of_one_batch_are_drawn_as_each_alone(loaded, part, words):
 
 
 @torch.inference_mode()
-def test_two_slices_of_one_step_are_the_mean_of_both(bridge, loaded, words, seen_and_heard):
+def test_two_slices_of_one_step_are_the_mean_of_both(bridge, loaded, words, encoded):
     import comfy.sample
 
-    positive, negative, latent = bridge.apply_conditions(loaded.model, *seen_and_heard, *words, 0, None)
+    positive, negative, latent = bridge.apply_conditions(loaded.model, *encoded, *words, 0, None)
     other = [[words[1][0][0], positive[0][1]]]
     noise = torch.randn(14, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -73,16 +75,16 @@ def test_two_slices_of_one_step_are_the_mean_of_both(bridge, loaded, words, seen
 
 
 @torch.inference_mode()
-def test_apply_conditions_in_a_plain_ksampler_is_the_samplers_first_clip(bridge, part, loaded, words, seen_and_heard):
+def test_apply_conditions_in_a_plain_ksampler_is_the_samplers_first_clip(bridge, part, loaded, words, encoded):
     import comfy.sample
 
-    positive, negative, latent = bridge.apply_conditions(loaded.model, *seen_and_heard, *words, 0, None)
-    noise = part("tbd_core.denoise").clip_noise(3, 0, seen_and_heard[0].latents)
+    positive, negative, latent = bridge.apply_conditions(loaded.model, *encoded, *words, 0, None)
+    noise = part("tbd_core.denoise").clip_noise(3, 0, encoded[0].latents)
     drawn = comfy.sample.sample(
         loaded.model, noise, 5, 2.0, "euler", "simple", positive, negative, latent["samples"], seed=1
     )
     options = bridge.DrawOptions(seed=3, steps=5, guidance=2.0)
-    first = next(bridge.draw_clips(loaded.model, *seen_and_heard, *words, options))
+    first = next(bridge.draw_clips(loaded.model, *encoded, *words, options))
     assert torch.allclose(drawn, first, atol=1e-4)
     alone = ksampler(loaded.model, *words, frames=14, steps=5)
     assert not torch.allclose(drawn, alone, atol=0.1)
@@ -96,7 +98,7 @@ def test_other_samplers_and_schedulers_draw_numbers_the_same_each_time(drawn, sa
     assert torch.equal(first, drawn(sampler=sampler, scheduler=scheduler))
 
 
-def test_what_was_kept_is_dropped_after_an_error_and_after_a_cancel(bridge, loaded, words, seen_and_heard, kept):
+def test_what_was_kept_is_dropped_after_an_error_and_after_a_cancel(bridge, loaded, words, encoded, kept):
     import comfy.model_management as mm
     import comfy.utils
 
@@ -112,7 +114,7 @@ def test_what_was_kept_is_dropped_after_an_error_and_after_a_cancel(bridge, load
     options = bridge.DrawOptions(steps=2, guidance=2.0)
     try:
         with torch.inference_mode(), pytest.raises(mm.InterruptProcessingException):
-            list(bridge.draw_clips(loaded.model, *seen_and_heard, *words, options))
+            list(bridge.draw_clips(loaded.model, *encoded, *words, options))
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
     assert steps == [(1, 4, True), (2, 4, True), (3, 4, True)]  # two clips of two steps: one bar
@@ -132,9 +134,9 @@ def test_prompts_of_another_text_encoder_are_refused(loaded, words):
         ksampler(loaded.model, wide, words[1])
 
 
-def test_latents_unlike_the_guides_are_refused(bridge, loaded, words, seen_and_heard):
+def test_latents_unlike_the_guides_are_refused(bridge, loaded, words, encoded):
     with torch.inference_mode():
-        positive, negative, _ = bridge.apply_conditions(loaded.model, *seen_and_heard, *words, 0, None)
+        positive, negative, _ = bridge.apply_conditions(loaded.model, *encoded, *words, 0, None)
     with pytest.raises(ValueError, match="latents are 128 x 128 px, but the portrait was encoded at 64 x 64"):
         ksampler(loaded.model, positive, negative, frames=14, size=16)
     with pytest.raises(ValueError, match="9 frames are drawn at once, but the guide hears 14"):
@@ -161,22 +163,26 @@ def test_an_attention_of_the_users_is_used_on_a_cpu_too(loaded, words):
 
 
 @torch.inference_mode()
-def test_previews_show_the_frame(loaded, bridge, seen_and_heard):
+def test_previews_show_the_portrait(load, bridge, part):
+    """A picture of the bundled model's latents, cell by cell, has the mean colours of the pixels under them."""
     import latent_preview
 
-    previewer = latent_preview.get_previewer(torch.device("cpu"), loaded.model.model.latent_format)
-    if previewer is None:  # ComfyUI's default is none; `auto` is this
-        format = loaded.model.model.latent_format
-        previewer = latent_preview.Latent2RGBPreviewer(format.latent_rgb_factors, format.latent_rgb_factors_bias)
-    _, picture, _ = previewer.decode_latent_to_preview_image("JPEG", seen_and_heard[0].latents)
-    assert picture.size == (8, 8)
+    tiny = load(part("tbd_core.config").TINY_BUNDLE)
+    format = tiny.model.model.latent_format  # ComfyUI's default is no previewer; `auto` is this
+    previewer = latent_preview.Latent2RGBPreviewer(format.latent_rgb_factors, format.latent_rgb_factors_bias)
+    reference, shown = bridge.see_portrait(tiny.model, tiny.vae, part("tbd_core.host").sample_inputs()[0])
+    _, picture, _ = previewer.decode_latent_to_preview_image("JPEG", reference.latents)
+    wanted = torch.nn.functional.avg_pool2d(shown.movedim(-1, 1), 8)[0].movedim(0, -1)
+    preview = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(wanted.shape) / 255
+    one_colour = (wanted - wanted.mean((0, 1))).square().mean()
+    assert (preview - wanted).square().mean() < 0.3 * one_colour
 
 
 def test_nothing_loaded_is_an_inference_tensor(load, small_bundle):
     new = load(small_bundle)
     parts = new.model.get_attachment("tbd")
     modules = [new.model.model, parts.reference.model, new.clip.cond_stage_model, new.vae.first_stage_model]
-    tensors = [t for module in [*modules, new.ears.patcher.model] for t in module.state_dict().values()]
+    tensors = [t for module in [*modules, new.audio_encoder.patcher.model] for t in module.state_dict().values()]
     assert not any(t.is_inference() or t.is_meta for t in [*tensors, parts.empty])
 
 
@@ -193,24 +199,85 @@ def test_a_long_prompt_keeps_its_first_77_tokens_and_says_what_is_cut(loaded, br
     assert any("the encoded prompt has 93 tokens, CLIP reads 77" in line for line in caplog.messages)
 
 
-def test_freed_models_are_gone(load, small_bundle, words):
+def test_freed_models_are_gone(bridge, load, small_bundle, face, sound):
+    """All five, after a whole clip with its guide."""
     import comfy.model_management as mm
 
+    @torch.inference_mode()
+    def draw(new):
+        reference, _ = bridge.see_portrait(new.model, new.vae, face, (64, 64))
+        audio = bridge.listen(new.audio_encoder, sound(0.4))
+        prompts = [bridge.encode_text(new.clip, text) for text in ("a happy person", "blurry")]
+        options = bridge.DrawOptions(steps=2, guidance=2.0)
+        return [new.vae.decode(clip) for clip in bridge.draw_clips(new.model, reference, audio, *prompts, options)]
+
     new = load(small_bundle)
-    ksampler(new.model, *words)
-    patchers = (new.model, new.model.get_attachment("tbd").reference, new.ears.patcher)
-    left = [weakref.ref(patcher.model) for patcher in patchers]
+    assert len(draw(new)) == 1
+    networks = {
+        "model": new.model.model,
+        "reference": new.model.get_attachment("tbd").reference.model,
+        "audio encoder": new.audio_encoder.patcher.model,
+        "clip": new.clip.cond_stage_model,
+        "vae": new.vae.first_stage_model,
+    }
+    left = {name: weakref.ref(network) for name, network in networks.items()}
     mm.unload_all_models()
-    del new, patchers
+    del new, networks
     gc.collect()
-    assert [ref() for ref in left] == [None] * 3
+    assert [name for name, network in left.items() if network() is not None] == []
 
 
-def test_bundles_of_every_listed_folder_are_offered(bridge, comfyui, small_bundle, tmp_path):
+@torch.inference_mode()
+def test_areas_are_drawn_alike_whether_or_not_they_fit_into_one_batch(loaded, words, monkeypatch):
+    """ComfyUI gives the negative an entry for each area of the positive, under the same id."""
+    import comfy.model_management as mm
+
+    positive = [words[0][0], [words[0][0][0] * 0.5, {"area": (8, 16, 0, 0), "strength": 1.0}]]
+    together = ksampler(loaded.model, positive, words[1], frames=2, size=16)
+    monkeypatch.setattr(mm, "get_free_memory", lambda *_, **__: 0)
+    assert torch.allclose(ksampler(loaded.model, positive, words[1], frames=2, size=16), together, atol=1e-3)
+
+
+def test_the_name_of_a_video_tells_comfyuis_own_patches_apart(bridge, part, load, loaded, drawn, small_bundle):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
+
+    def key(model):
+        return part("tbd_core.render").model_key(model, loaded.vae)
+
+    rescaled = [RescaleCFG().patch(loaded.model, multiplier)[0] for multiplier in (0.7, 0.7, 0.3)]
+    first, same, other = map(key, rescaled)
+    assert first == same != other and first != key(loaded.model)
+    drawn(over=SimpleNamespace(**{**vars(loaded), "model": rescaled[0]}))
+    assert key(rescaled[0]) == first  # sampling leaves no trace in it
+    noise, velocity = (ModelSamplingDiscrete().patch(loaded.model, kind, True)[0] for kind in ("eps", "v_prediction"))
+    levels = [model.get_model_object("model_sampling").sigmas for model in (noise, velocity)]
+    assert torch.equal(*levels) and key(noise) != key(velocity)
+    assert key(load(small_bundle).model) == key(loaded.model)  # ComfyUI's own id of a patched model is random
+
+
+@torch.inference_mode()
+def test_trailing_asks_for_the_models_own_noise_levels(bridge, loaded):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    distilled = ModelSamplingDiscrete().patch(loaded.model, "lcm", False)[0]
+    with pytest.raises(ValueError, match="the MODEL was given 50 noise levels, trailing counts 1000; choose another"):
+        bridge.run_sigmas(distilled, bridge.DrawOptions(steps=4))
+    assert len(bridge.run_sigmas(distilled, bridge.DrawOptions(steps=4, scheduler="simple"))) == 5
+
+
+def test_a_file_without_sound_is_said_with_its_name(bridge, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"broken\.mp4 has no sound that can be read \(.+\); give a WAV or FLAC"):
+        bridge.load_audio(tmp_path / "broken.mp4")
+
+
+def test_bundles_of_every_listed_folder_are_offered(bridge, shelve, small_bundle, tmp_path, monkeypatch):
     import folder_paths
 
-    own, elsewhere = comfyui / "models" / "tbd" / "mine.safetensors", tmp_path / "theirs.safetensors"
-    own.symlink_to(small_bundle)
+    paths, endings = folder_paths.folder_names_and_paths["tbd"]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "tbd", (list(paths), endings))
+    elsewhere = tmp_path / "theirs.safetensors"
+    shelve("tbd", "mine.safetensors", small_bundle)
     elsewhere.symlink_to(small_bundle)
     (tmp_path / "notes.txt").write_text("no bundle")
     folder_paths.add_model_folder_path("tbd", str(tmp_path))  # what extra_model_paths.yaml does

@@ -1,4 +1,4 @@
-"""ComfyUI's sampling and our own loop draw the same; so do its text encoder, autoencoder and ears."""
+"""ComfyUI's sampling and our own loop draw the same; so do its text encoder, autoencoder and audio encoder."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def both_ways(part, bridge, networks, face, sound):
         pixels = part("tbd_core.portrait").fit_portrait(host.image_to_pil(face), (64, 64), 64, "face").pixels
         portrait, empty = conditioning.portrait_latents(nets, pixels), conditioning.text_states(nets, "")
         spoken = host.recording(sound(seconds))
-        clips = part("tbd_core.guide").num_clips(spoken.num_frames)
+        clips = part("tbd_core.units").num_clips(spoken.num_frames)
         features = conditioning.speech_features(nets.audio_encoder, speech.normalise(spoken.waveform), clips * 14)
         job = denoise.Job(
             networks=nets,
@@ -58,15 +58,15 @@ def both_ways(part, bridge, networks, face, sound):
 
     @torch.inference_mode()
     def theirs(path, steps, seconds, pull, blend):
-        model, clip, vae, ears = bridge.load_bundle(path, "fp32")
-        seen, _ = bridge.see_portrait(model, vae, face, (64, 64))
-        heard = bridge.listen(ears, sound(seconds))
+        model, clip, vae, audio_encoder = bridge.load_bundle(path, "fp32")
+        reference, _ = bridge.see_portrait(model, vae, face, (64, 64))
+        audio = bridge.listen(audio_encoder, sound(seconds))
         stages = [bridge.encode_text(clip, text) for text in PROMPTS]
         positive, _ = slicing.schedule_conditioning(stages, 20, None, blend)  # another number of steps than the run's
         options = bridge.DrawOptions(
             3, steps, pull["scale"], text_scale=pull.get("text"), audio_scale=pull.get("audio")
         )
-        clips = bridge.draw_clips(model, seen, heard, positive, bridge.encode_text(clip, NEGATIVE), options)
+        clips = bridge.draw_clips(model, reference, audio, positive, bridge.encode_text(clip, NEGATIVE), options)
         return torch.cat(list(clips)) * model.get_model_object("latent_format").scale_factor
 
     def both(path, steps, seconds=0.5, pull=None, blend="hard"):
@@ -182,9 +182,9 @@ def test_the_autoencoder_is_the_same_both_ways(loaded, bridge, part, networks, s
 
 
 @torch.inference_mode()
-def test_the_ears_hear_the_same(loaded, bridge, part, networks, small_bundle, sound):
+def test_the_audio_encoder_hears_the_same(loaded, bridge, part, networks, small_bundle, sound):
     nets, _ = networks(small_bundle)
-    heard = bridge.listen(loaded.ears, sound(0.8))
+    heard = bridge.listen(loaded.audio_encoder, sound(0.8))
     wave = part("tbd_core.speech").normalise(heard.speech.waveform)
     expected = part("tbd_core.conditioning").speech_features(nets.audio_encoder, wave, 28)
     assert heard.features.shape == expected.shape

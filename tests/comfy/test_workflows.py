@@ -4,10 +4,8 @@ What needs public weights is judged, not run: empty files stand in the places of
 """
 
 import asyncio
-import importlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,14 +20,10 @@ FILES_OF_THIS_MACHINE = ("unet_name", "clip_name", "vae_name", "audio_encoder_na
 
 
 @pytest.fixture(scope="module")
-def known(pack, comfyui, checkout) -> dict:
+def known(pack, comfyui) -> dict:
     """Every node's class by its id, ComfyUI's extra ones too, and the files that the workflows name."""
     import nodes
 
-    with pytest.MonkeyPatch.context() as patch:  # `nodes` puts comfy/ first, whose utils.py then hides the package
-        patch.setattr(sys, "path", [str(checkout), *sys.path])
-        sys.modules.pop("utils", None)
-        importlib.import_module("utils.extra_config")
     asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
     for name in ("portrait.png", "speech.wav"):
         shutil.copyfile(ROOT / "tbd_core" / "assets" / "sample" / name, comfyui / "input" / name)
