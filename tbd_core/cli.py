@@ -275,7 +275,8 @@ def show_info(result: dict[str, Any]) -> str:
 
 def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
     from .memory import keep_memory
-    from .training.run import RECIPES, train
+    from .training.recipes import RECIPES
+    from .training.run import train
 
     if arguments.recipe not in RECIPES:
         raise InputError(f"unknown recipe {arguments.recipe!r}; choose one of {', '.join(RECIPES)}")

@@ -153,7 +153,7 @@ def tiny() -> ModelConfig:
             num_conv_pos_embeddings=16,
             num_conv_pos_embedding_groups=4,
         ),
-        defaults=SamplingDefaults(steps=12, guidance=1.5, size=128),
+        defaults=SamplingDefaults(steps=10, guidance=1.5, size=128),
     )
 
 

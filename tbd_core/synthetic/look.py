@@ -188,7 +188,7 @@ def surroundings(flat: dict[str, Tensor]) -> dict[str, Any]:
 
 def look(identity: Tensor) -> Look:
     """Who `identity` [B, NUM_IDENTITY] in [0, 1] is."""
-    flat = dict(zip(IDENTITY, identity.float().unbind(1), strict=True))
+    flat: dict[str, Tensor] = dict(zip(IDENTITY, identity.float().unbind(1), strict=True))
     t = {name: value[:, None, None] for name, value in flat.items()}
     centred = {name: 2 * value - 1 for name, value in t.items()}
     bearded = flat["beard"] > BEARDED

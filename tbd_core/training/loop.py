@@ -213,7 +213,7 @@ class Part:
         kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "no checkpoint was due before"
         raise InputError(
             f"{self.name}: the {what} is {value} at step {self.step + 1} of {self.recipe.steps}, which is not taken; "
-            f"{kept}; lower its learning rate in training/run.py or give another --seed: it is then trained anew"
+            f"{kept}; lower its learning rate in training/recipes.py or give another --seed: it is then trained anew"
         )
 
     @torch.no_grad()

