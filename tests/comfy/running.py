@@ -104,9 +104,12 @@ class Server:
             raise RefusedError(error.read().decode()) from None
 
     def queue(self, graph: dict[str, Any], targets: list[str] | None = None) -> str:
-        """The id of the run. RefusedError when ComfyUI finds the graph faulty."""
+        """The id of the run. RefusedError when ComfyUI finds any of its nodes faulty (it would run the others)."""
         wanted = {} if targets is None else {"partial_execution_targets": targets}
-        return self.post("/prompt", {"prompt": graph, "client_id": "tests", **wanted})["prompt_id"]
+        answer = self.post("/prompt", {"prompt": graph, "client_id": "tests", **wanted})
+        if answer.get("node_errors"):
+            raise RefusedError(json.dumps(answer["node_errors"]))
+        return answer["prompt_id"]
 
     def result(self, run: str, seconds: float = 300) -> dict[str, Any]:
         """`{"outputs": {node: …}, "status": {"status_str", "messages"}}`, once the run has ended."""

@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 RUNNING = runpy.run_path(str(HERE / "running.py"))
 PACK, Refused = RUNNING["PACK"], RUNNING["RefusedError"]
 IMPORT_SECONDS, INFERENCE_SECONDS, CANCEL_SECONDS = 0.15, 90, 2
-QUICK = {"steps": 1, "guidance": 1.0}
+QUICK = {"steps": 2, "guidance": 1.0}  # one for each prompt
 
 
 @pytest.fixture(scope="module")
