@@ -181,7 +181,7 @@ def test_from_the_template_browser_to_a_video_and_back_to_a_changed_word(page, m
     page.wait_for_function(f"() => ({FIND})('TBDRenderVideo') || ({FIND})('TBDSampler')")
 
     seed = 100 + (mode != "classic")
-    set_widgets(page, "TBDSampler", steps=1, guidance=1, seed=seed)
+    set_widgets(page, "TBDSampler", steps=2, guidance=1, seed=seed)
     # Another emotion in each mode: a builder that comes from the cache tells the page nothing.
     set_widgets(page, "TBDPromptBuilder", emotion="happy" if seed == 100 else "surprised")
     _, result = run(page, server)
