@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..checkpoint import store
 from ..config import TINY_BUNDLE, GenerateOptions, ModelConfig
+from ..data.corpus import to_bytes
 from ..errors import InputError
 from ..flow import Speech
 from ..pipeline import check_options
@@ -236,10 +237,6 @@ def read_stills(readers: Readers, seen: Sequence[Tensor], portraits: Tensor) -> 
 def unit_range(pictures: Tensor) -> Tensor:
     """uint8 → [0, 1]"""
     return pictures.float() / 255
-
-
-def to_bytes(pictures: Tensor) -> Tensor:
-    return (pictures * 255).round().to(torch.uint8)
 
 
 def flat(made: Evaluation) -> dict[str, Any]:
