@@ -6,18 +6,18 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..tbd_core.cot_fa.asking import MEMORY
 from ..tbd_core.cot_fa.edit import MODES, TEXTS, needed, settle
 from ..tbd_core.cot_fa.knowledge import STYLES
 from ..tbd_core.cot_fa.record import steps_as_text
-from ..tbd_core.cot_fa.think import think
-from ..tbd_core.errors import InputError
+from ..tbd_core.cot_fa.thinkers import THINKERS, ThinkerOptions, thought_of
 from ..tbd_core.facs.emotions import EMOTIONS, INTENSITIES
+from ..tbd_core.host import image_to_pil
 from . import comfy_bridge
 from .compat import extra
 from .sockets import THOUGHT
 
 
-THINKERS = {"rules": think}  # by the name in the menu
 CHART = 256  # pixels of one face; the chart is four faces wide
 UNLINKED: Any = object()  # an optional input without a link is absent; one that is not computed yet is None
 
@@ -44,7 +44,8 @@ class TBDPromptBuilder(io.ComfyNode):
                     default="",
                     dynamic_prompts=False,
                     placeholder="a woman with short dark hair",
-                    tooltip='Who is seen, in words, for the coarse prompt. Blank: "a person"; it is never guessed.',
+                    tooltip="Who is seen, in words, for the coarse prompt. Blank: as a server or vlm sees it in the "
+                    'portrait; by the rules "a person", never guessed.',
                 ),
                 io.Combo.Input(
                     "style",
@@ -57,12 +58,38 @@ class TBDPromptBuilder(io.ComfyNode):
                     "thinker",
                     options=list(THINKERS),
                     default="rules",
-                    tooltip="Who thinks. rules: a table of FACS action units, the same words every time.",
+                    tooltip="Who thinks. rules: a table of FACS action units, the same words every time. server: a "
+                    "vision model at an OpenAI-compatible server. vlm: one in a folder. Where these fail, the rules "
+                    "step in, and a warning says so.",
                 ),
                 io.Image.Input(
                     "portrait",
                     optional=True,
-                    tooltip="Only noted in the record (its size in pixels): the rules never look at a face.",
+                    tooltip="What a server or vlm looks at. The rules never do: they only note its size in pixels.",
+                ),
+                io.String.Input(
+                    "thinker_url",
+                    default="",
+                    optional=True,
+                    dynamic_prompts=False,
+                    placeholder="http://127.0.0.1:11434/v1",
+                    tooltip="Thinker server: its base address (Ollama, vLLM, LM Studio). Blank: Ollama's on this "
+                    "machine. The portrait is sent there.",
+                ),
+                io.String.Input(
+                    "thinker_model",
+                    default="",
+                    optional=True,
+                    dynamic_prompts=False,
+                    placeholder="qwen2.5vl:7b",
+                    tooltip="Thinker server: the model's name there. Thinker vlm: the full path of a folder with a "
+                    "transformers image-text-to-text model, such as Qwen2.5-VL.",
+                ),
+                io.Boolean.Input(
+                    "thinker_stays",
+                    default=False,
+                    optional=True,
+                    tooltip="Thinker vlm: stays in memory after it has thought. Off: freed before anything is drawn.",
                 ),
             ],
             outputs=[
@@ -79,13 +106,27 @@ class TBDPromptBuilder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, emotion, intensity, subject, style, thinker, portrait=None) -> io.NodeOutput:
+    def fingerprint_inputs(cls, **_) -> int:
+        """Another one once a question was not answered: the same inputs are then asked again."""
+        return MEMORY.unanswered
+
+    @classmethod
+    def execute(
+        cls, emotion, intensity, subject, style, thinker, portrait=None, thinker_url="", thinker_model="",
+        thinker_stays=False,
+    ) -> io.NodeOutput:  # fmt: skip
         from ..tbd_core.synthetic.chart import plan_chart
 
-        if thinker not in THINKERS:
-            raise InputError(f"thinker is {thinker!r}; choose {', '.join(THINKERS)}")
-        seen = None if portrait is None else f"picture {portrait.shape[2]} x {portrait.shape[1]}"
-        thought = THINKERS[thinker](emotion, intensity, subject, style, seen)
+        options = ThinkerOptions(
+            thinker,
+            thinker_url if thinker == "server" else None,  # what is left in a field of another thinker is no mistake
+            thinker_model if thinker != "rules" else None,
+            stay=thinker_stays,
+        )
+        size, look = None, None
+        if portrait is not None:
+            size, look = f"picture {portrait.shape[2]} x {portrait.shape[1]}", lambda: image_to_pil(portrait)
+        thought = thought_of(options, emotion, intensity, subject, style, size, look, comfy_bridge.check_interrupt)
         prompts, steps = thought.prompts, "\n".join(steps_as_text(thought))
         chart = comfy_bridge.pil_to_image(plan_chart(thought.action_units, CHART))
         return io.NodeOutput(

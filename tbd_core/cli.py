@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         kept = "finished clips and training steps are kept, the same command goes on"
-        if "evaluate" in (sys.argv[1:] if argv is None else argv)[:1]:
+        if {"evaluate", "convert"} & set((sys.argv[1:] if argv is None else argv)[:1]):
             kept = "nothing was written, the same command begins anew"
         sys.stderr.write(f"tbd: interrupted; {kept}\n")
         return 130
@@ -83,7 +83,7 @@ def parser() -> Parser:
     made = command("prompts", run_prompts, show_prompts, "think only: action units, muscles, prompts")
     _thought_arguments(made)
     made.add_argument("--style", default="clip", help="clip (77 tokens) or natural (fuller sentences)")
-    made.add_argument("--portrait", type=Path, help="named in step I; nothing is guessed from it")
+    made.add_argument("--portrait", type=Path, help="named in step I; a server or vlm looks at it, the rules do not")
 
     made = command("schedule", run_schedule, show_schedule, "print the progressive schedule, one row a step")
     made.add_argument("--steps", type=whole, required=True, help="denoising steps")
@@ -94,6 +94,8 @@ def parser() -> Parser:
 
     made = command("info", run_info, show_info, "say what is in a model file")
     made.add_argument("file", type=Path)
+
+    _convert_arguments(command("convert", run_convert, show_convert, "public weights -> a full-size model file"))
 
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
     made.add_argument(
@@ -118,12 +120,18 @@ def _thought_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--emotion", required=True, help="happy sad angry surprised fear disgusted contempt neutral")
     made.add_argument("--intensity", default="moderate", help="mild, moderate or intense")
     made.add_argument("--subject", help='who is seen, e.g. "a young woman with red hair" (default "a person")')
+    made.add_argument("--thinker", default="rules", help="who thinks: rules (default), server or vlm")
+    made.add_argument(
+        "--thinker-url", help="a server that speaks OpenAI's chat completions (default: Ollama's on this machine)"
+    )
+    made.add_argument("--thinker-model", help="server: the model's name there; vlm: the folder of a transformers model")
 
 
 def _generate_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--portrait", type=Path, required=True, help="a picture of one face")
     made.add_argument("--speech", type=Path, required=True, help="a recording of a voice")
     _thought_arguments(made)
+    made.add_argument("--thinker-stays", action="store_true", help="vlm: keep it in memory while the video is drawn")
     made.add_argument("--prompt", action="append", default=[], help="a stage's prompt; repeat it, coarse to fine")
     made.add_argument("--coarse", help="replaces the coarse prompt")
     made.add_argument("--fine", help="replaces the fine prompt")
@@ -137,9 +145,45 @@ def _generate_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--split", type=numbers, help="where one prompt gives way to the next, in (0, 1)")
     made.add_argument("--seed", type=whole, default=0)
     made.add_argument("--size", help="N or WxH pixels, multiples of 8 (default: the trained square)")
+    _face_arguments(made)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     made.add_argument("--dtype", default="auto", help="auto, fp32, fp16 or bf16")
     made.add_argument("--output", type=Path, default=Path("output/talking.mp4"), help="an .mp4 (default %(default)s)")
+
+
+def _face_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--face", default="whole", metavar="auto|whole|N|X,Y,W,H",
+        help="whole: the whole picture (default); auto: around the largest face; N: around the Nth from the left; "
+        "X,Y,W,H: around this box in pixels of the portrait",
+    )  # fmt: skip
+    made.add_argument("--face-margin", type=number, help="around the face on each side, in faces (default 0.5)")
+    made.add_argument(
+        "--face-detector", help="lbp (default; scikit-image), mediapipe or insightface (models for research only)"
+    )
+    made.add_argument("--face-model", type=Path, help="the file of a detector that brings none")
+    made.add_argument(
+        "--paste-back", action="store_true", help="a video of the portrait's own size, what was drawn put back into it"
+    )
+
+
+def _convert_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("recipe", metavar="RECIPE", help="paper-init, hallo-compat, hallo-text or a .toml file")
+    made.add_argument("-o", "--output", type=Path, required=True, help="a .safetensors, e.g. tbd_paper.safetensors")
+    made.add_argument(
+        "--source", type=pair, action="append", default=[], metavar="NAME=PATH",
+        help="a source that the recipe names, a file or a folder; repeat it (without any: says which it wants)",
+    )  # fmt: skip
+    made.add_argument("--dtype", default="fp16", help="fp16 (default), bf16 or fp32")
+    made.add_argument("--seed", type=whole, default=0, help="of what starts fresh")
+    made.add_argument("--dry-run", action="store_true", help="plan and tell, write nothing")
+
+
+def pair(text: str) -> tuple[str, str]:
+    name, found, path = text.partition("=")
+    if not (name and found and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH; give one such as sd=v1-5-pruned.safetensors")
+    return name, path
 
 
 def whole(text: str) -> int:
@@ -180,7 +224,10 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         steps=arguments.steps, guidance=arguments.guidance, text_scale=arguments.text_scale,
         audio_scale=arguments.audio_scale, blend=arguments.blend, split=arguments.split, seed=arguments.seed,
         size=parse_size(arguments.size) if arguments.size is not None else None,
-        device=arguments.device, dtype=arguments.dtype,
+        device=arguments.device, dtype=arguments.dtype, thinker=arguments.thinker, thinker_url=arguments.thinker_url,
+        thinker_model=arguments.thinker_model, thinker_stays=arguments.thinker_stays,
+        face=arguments.face, face_margin=arguments.face_margin, face_detector=arguments.face_detector,
+        face_model=arguments.face_model, paste_back=arguments.paste_back,
     )  # fmt: skip
     keep_memory()
     bar = None
@@ -203,6 +250,8 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
 def show_generate(result: dict[str, Any]) -> str:
     lines = [f"warning: {text}" for text in result["warnings"]]
     lines += [f"stage {i}: {text}" for i, text in enumerate(result["prompts"]["stages"], start=1)]
+    if result["face"]:
+        lines.append(f"face: {result['face']['said']}")
     lines.append(
         "{output}: {frames} frames at {fps} fps, {seconds:.2f} s, {width}x{height}, seed {seed}, model {model}; "
         "{wall_seconds:.1f} s, {peak_mb:.0f} MB".format(**result)
@@ -212,15 +261,16 @@ def show_generate(result: dict[str, Any]) -> str:
 
 def run_prompts(arguments: argparse.Namespace) -> dict[str, Any]:
     from .cot_fa.record import thought_to_json
-    from .cot_fa.think import think
-    from .portrait import check_portrait
+    from .cot_fa.thinkers import ThinkerOptions, thought_of
+    from .portrait import check_portrait, read_portrait
 
-    name = None
-    if arguments.portrait is not None:
-        check_portrait(arguments.portrait)
-        name = arguments.portrait.name
-    thought = think(arguments.emotion, arguments.intensity, arguments.subject, arguments.style, name)
-    return thought_to_json(thought)
+    name, look = None, None
+    if (portrait := arguments.portrait) is not None:
+        check_portrait(portrait)
+        name, look = portrait.name, lambda: read_portrait(portrait)[0]
+    thinker = ThinkerOptions(arguments.thinker, arguments.thinker_url, arguments.thinker_model)
+    about = (arguments.emotion, arguments.intensity, arguments.subject, arguments.style)
+    return thought_to_json(thought_of(thinker, *about, portrait=name, picture=look))
 
 
 def show_prompts(result: dict[str, Any]) -> str:
@@ -271,6 +321,40 @@ def show_info(result: dict[str, Any]) -> str:
     if "training" in result:
         lines.append("  trained by `tbd train` on the project's own drawn faces: it draws such faces, not photographs")
     return "\n".join(lines)
+
+
+def run_convert(arguments: argparse.Namespace) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from .checkpoint.convert import convert
+
+    names = [name for name, _ in arguments.source]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"--source names {', '.join(twice)} twice; give each source once")
+    bar = None
+
+    def on_tensor(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(desc="convert", unit="tensor", file=sys.stderr, total=total)
+        bar.update(done - bar.n)
+
+    try:
+        report = convert(
+            arguments.recipe, dict(arguments.source), arguments.output, arguments.dtype, arguments.seed,
+            arguments.dry_run, on_tensor,
+        )  # fmt: skip
+    finally:
+        if bar is not None:
+            bar.close()
+    return {**report.to_dict(), "written": not arguments.dry_run}
+
+
+def show_convert(result: dict[str, Any]) -> str:
+    from .checkpoint.report import text
+
+    return text(result, result["written"])
 
 
 def run_train(arguments: argparse.Namespace) -> dict[str, Any]:

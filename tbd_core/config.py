@@ -21,6 +21,7 @@ class UNetConfig:
     cross_attention_dim: int = 768  # width of the text tokens
     audio_attention_dim: int = 768  # width of the audio tokens
     audio: str = "single"  # none | single (the paper) | hierarchical (Hallo)
+    context: str = "text"  # what attn2 hears: text (the paper) | face (Hallo) | both (face, and text by attn2_text)
     motion: bool = True
     motion_num_heads: int = 8
     in_channels: int = LATENT_CHANNELS
@@ -36,6 +37,8 @@ class UNetConfig:
             problems.append(f"block_out_channels has {len(self.block_out_channels)} widths; SD 1.5 has 4")
         if self.audio not in ("none", "single", "hierarchical"):
             problems.append(f"audio is {self.audio!r}; choose none, single or hierarchical")
+        if self.context not in ("text", "face", "both"):
+            problems.append(f"context is {self.context!r}; choose text, face or both")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -212,6 +215,15 @@ class GenerateOptions:
     size: tuple[int, int] | None = None  # (W, H) pixels
     device: str = "auto"
     dtype: str = "auto"
+    face: str = "whole"  # the whole picture; auto (the largest face), a number from 1 (left to right), or X,Y,W,H
+    face_margin: float | None = None  # around the face on each side, as a share of its own (faces.DEFAULT_MARGIN)
+    face_detector: str | None = None  # faces.DETECTORS
+    face_model: Path | None = None  # the file of a detector that brings none
+    paste_back: bool = False  # the video has the portrait's own size, with what was drawn put back in its place
+    thinker: str = "rules"  # who thinks: rules, server or vlm (cot_fa/thinkers.py)
+    thinker_url: str | None = None  # of a server; None: Ollama's on this machine
+    thinker_model: str | None = None  # its name at the server, or a vlm's folder
+    thinker_stays: bool = False  # a vlm, in memory while the video is drawn
 
 
 @dataclass(frozen=True)
@@ -230,6 +242,7 @@ class GenerateResult:
     peak_mb: float
     prompts: dict
     warnings: tuple[str, ...]
+    face: dict | None = None  # crops.Seen.record; None: nothing was asked of the face
 
 
 __all__ = [

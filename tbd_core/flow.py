@@ -26,6 +26,7 @@ class FaceInfo:
     subject: str = "a person"
     given: bool = False  # True when the words came from the user (or a vision model)
     portrait: str | None = None  # file name, for the record
+    by: str | None = None  # the thinker that looked at the portrait, if the words are its own
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,15 @@ from .checkpoint import store
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
 from .cot_fa.think import think
+from .cot_fa.thinkers import asked_for, check_thinker, thought_of
+from .crops import Seen, see
 from .devices import DTYPES, check_device, pick_device, pick_dtype
 from .errors import InputError
+from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .memory import peak_mb
 from .parts import PartStore, fingerprint
-from .portrait import check_portrait, check_size, load_portrait
+from .portrait import check_portrait, check_size, load_portrait, read_portrait
 from .progressive import make_schedule
 from .render import write_video
 from .speech import load_speech, normalise, window_frames
@@ -34,6 +37,7 @@ from .video import check_output
 if TYPE_CHECKING:
     import torch
     from numpy import ndarray
+    from PIL import Image
 
     from .denoise import Job
 
@@ -53,6 +57,7 @@ class Plan:
     portrait: Portrait
     speech: Speech
     warnings: tuple[str, ...]
+    seen: Seen | None = None  # where the portrait was cut; None: nothing was asked of the face
 
     @property
     def model_name(self) -> str:
@@ -80,13 +85,17 @@ def plan(options: GenerateOptions) -> Plan:
             raise InputError(f"output {options.output} is also the {what}; give another output")
     check_portrait(options.portrait)
 
+    # The rules' words stand in until all is checked: a model that thinks is slow, and comes last.
     thought = think(options.emotion, options.intensity, options.subject, portrait=Path(options.portrait).name)
     stages, negative, said = settle_prompts(options, thought)
     steps = defaults.steps if options.steps is None else options.steps
     split = options.split or (defaults.split if len(stages) == len(defaults.split) + 1 else None)
     schedule = make_schedule(steps, len(stages), split, options.blend or defaults.blend)
     speech = load_speech(options.speech)
-    portrait = load_portrait(options.portrait, options.size, defaults.size)
+    portrait, seen = see_portrait(options, defaults.size)
+    if options.thinker != "rules":
+        thought = think_as_asked(options, seen)
+        stages, negative, said = settle_prompts(options, thought)
     return Plan(
         options=options,
         config=config,
@@ -99,7 +108,34 @@ def plan(options: GenerateOptions) -> Plan:
         portrait=portrait,
         speech=speech,
         warnings=(*said, *portrait.warnings, *speech.warnings),
+        seen=seen,
     )
+
+
+def see_portrait(options: GenerateOptions, square: int) -> tuple[Portrait, Seen | None]:
+    """The portrait as it is drawn, of the size asked for or `square` pixels each way; where it was cut, when something
+    was asked of the face."""
+    asked = request(options.face, options.face_margin, options.face_detector, options.face_model)
+    if asked.which == "whole" and not options.paste_back:
+        return load_portrait(options.portrait, options.size, square), None
+    picture, notes = read_portrait(options.portrait)
+    target = options.size or (square, square)
+    portrait, seen = see(picture, asked, target, options.paste_back, Path(options.portrait).name)
+    return replace(portrait, warnings=(*notes, *portrait.warnings)), seen
+
+
+def think_as_asked(options: GenerateOptions, seen: Seen | None) -> Thought:
+    """By a model that looks at the face that was chosen, else at the whole picture, in its own resolution."""
+
+    def look() -> Image.Image:
+        picture, _ = read_portrait(options.portrait)
+        if seen is None:
+            return picture
+        left, top, width, height = map(round, seen.crop.box)
+        return picture.crop((left, top, left + width, top + height))
+
+    about = (options.emotion, options.intensity, options.subject)
+    return thought_of(asked_for(options), *about, portrait=Path(options.portrait).name, picture=look)
 
 
 def check_options(options: GenerateOptions) -> None:
@@ -116,6 +152,8 @@ def check_options(options: GenerateOptions) -> None:
         raise InputError(f"unknown dtype {options.dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     if options.size is not None:
         check_size(options.size)
+    request(options.face, options.face_margin, options.face_detector, options.face_model)
+    check_thinker(asked_for(options))
 
 
 def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
@@ -147,13 +185,18 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
     began = time.monotonic()
     job_plan = plan(options)
     height, width = job_plan.portrait.pixels.shape[2:]
+    seen = job_plan.seen
+    paste = seen.paste if seen else None
+    if paste:
+        width, height = paste.size
     with PartStore(options.output, part_key(job_plan)) as parts:
         # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
         warnings = list(job_plan.warnings)
         for _ in draw(job_plan, parts, on_step, warnings.append):
             pass
         said = metadata(job_plan)
-        write_video(parts, job_plan.speech.num_frames, (width, height), options.speech, said)
+        finish = paste.frames if paste else None
+        write_video(parts, job_plan.speech.num_frames, (width, height), options.speech, said, finish)
     return GenerateResult(
         output=str(options.output),
         frames=job_plan.speech.num_frames,
@@ -167,6 +210,7 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
         peak_mb=peak_mb(),
         prompts=job_plan.prompts(),
         warnings=tuple(warnings),
+        face=seen.record() if seen else None,
     )
 
 
@@ -235,7 +279,8 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
 
 
 def part_key(job_plan: Plan) -> dict[str, Any]:
-    """Everything that determines the picture."""
+    """Everything that determines the drawn clips: which face was cut, and how, is in the portrait's own pixels, and
+    pasting back comes after the clips."""
     options = job_plan.options
     device = pick_device(options.device)
     return {
@@ -268,6 +313,8 @@ def metadata(job_plan: Plan) -> dict[str, Any]:
         "blend": job_plan.schedule.blend,
         "split": list(job_plan.schedule.split),
         "size": [job_plan.portrait.pixels.shape[3], job_plan.portrait.pixels.shape[2]],
+        **({"thinker": job_plan.options.thinker} if job_plan.options.thinker != "rules" else {}),
+        **({"face": job_plan.seen.record()} if job_plan.seen else {}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from enum import Enum
 from pathlib import Path, PurePath
@@ -156,15 +156,25 @@ def render(
         write_video(parts, num_frames, size, sound, {**metadata, "key": digest(key)})
 
 
-def write_video(parts: PartStore, num_frames: int, size: tuple[int, int], sound: Any, metadata: dict[str, Any]) -> None:
+def write_video(
+    parts: PartStore,
+    num_frames: int,
+    size: tuple[int, int],
+    sound: Any,
+    metadata: dict[str, Any],
+    finish: Callable[[ndarray], Iterable[ndarray]] | None = None,
+) -> None:
     """All clips of `parts` → the first `num_frames` frames as its output; the clips go then. `sound` and `metadata`
-    as VideoWriter's. InputError when a clip vanished."""
+    as VideoWriter's. `finish` makes of a clip's frames those of the video, as many, of `size`, a few at a time.
+    InputError when a clip vanished."""
     with VideoWriter(parts.output, *size, FPS, sound, metadata, parts.folder) as video:
         left = num_frames
         for index in range(num_clips(num_frames)):
             part = parts.load(index)
             if part is None:
                 raise InputError(f"clip {index} of {parts.folder} vanished; start the same run again")
-            video.write(part[0][:left])
+            frames = part[0][:left]
+            for shown in (frames,) if finish is None else finish(frames):
+                video.write(shown)
             left -= len(part[0])
     parts.delete()

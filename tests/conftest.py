@@ -31,7 +31,7 @@ def result_keys() -> list[str]:
     """What `generate` tells, in this order: a promise to programs that read its JSON."""
     return [
         "output", "frames", "fps", "seconds", "width", "height", "seed", "model", "wall_seconds", "peak_mb", "prompts",
-        "warnings",
+        "warnings", "face",
     ]  # fmt: skip
 
 

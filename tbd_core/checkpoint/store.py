@@ -30,9 +30,10 @@ BUNDLE = "a bundle written by `tbd train`, or take the bundled one (the default)
 WAY_OUT = f"give {BUNDLE}"
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The whole safetensors header, sizes checked against the file. InputError when it is no sound safetensors."""
-    path = require_file(path, BUNDLE)
+def read_header(path: Path, wanted: str = BUNDLE) -> dict[str, Any]:
+    """The whole safetensors header, sizes checked against the file. InputError, whose way out is to give `wanted`, when
+    it is no sound safetensors."""
+    path = require_file(path, wanted)
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
@@ -47,9 +48,9 @@ def read_header(path: Path) -> dict[str, Any]:
         if not shapes_are_numbers or not isinstance(header.get("__metadata__", {}), dict):
             raise ValueError("another form of header")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise InputError(f"{path} ({size} bytes) is not a safetensors file; {WAY_OUT}") from error
+        raise InputError(f"{path} ({size} bytes) is not a safetensors file; give {wanted}") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); {WAY_OUT}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); give {wanted}") from error
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise InputError(f"{path} has {size} bytes but its header promises {expected}; copy or download it again")
@@ -91,6 +92,11 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path} describes no model that can be built ({error!r}); {WAY_OUT}") from error
 
 
+def header_entry(config: ModelConfig, about: dict[str, Any]) -> str:
+    """The `tbd` entry as it stands in the header."""
+    return json.dumps({"format": FORMAT, "config": config.to_dict(), **about})
+
+
 def save(
     path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype,
     besides: dict[str, torch.Tensor] | None = None,
@@ -105,7 +111,7 @@ def save(
         for key, value in module.state_dict().items():
             value = value.to(dtype) if value.is_floating_point() else value
             tensors[f"{prefix}.{key}"] = value.contiguous().cpu()
-    entry = json.dumps({"format": FORMAT, "config": config.to_dict(), **about})
+    entry = header_entry(config, about)
     try:
         with atomic(Path(path)) as partial:
             partial.touch()

@@ -14,6 +14,8 @@ def steps_as_text(thought: Thought) -> list[str]:
     """The four steps, one readable string each."""
     face = thought.face
     source = "as given" if face.given else "nobody described the subject, and nothing is guessed from the picture"
+    if face.by:
+        source = f"as seen by {face.by}"
     portrait = f"; portrait: {face.portrait}" if face.portrait else ""
     units = "; ".join(map(describe, thought.action_units)) or "none, the face is at rest"
     muscles = "; ".join(map(_muscle, thought.muscle_movements)) or "at rest"

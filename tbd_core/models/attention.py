@@ -50,13 +50,15 @@ class Context:
     """All that guides one forward of the denoiser. Features are keyed by the block's name, e.g.
     `down_blocks.0.attentions.1`; they are ReferenceNet's norm1 outputs."""
 
-    text: Tensor  # [B, N, D]
+    text: Tensor  # [B, N, D], what attn2 hears: with Hallo's weights the face's tokens
     num_frames: int = 1  # F; the batch of the latents is B·F, frames fastest
     reference: dict[str, Tensor] | None = None  # [B, h·w, C]
     motion: dict[str, Tensor] | None = None  # [B, M, h·w, C], the M motion frames
     audio: Tensor | None = None  # [B, F, N, D]
     audio_masks: AudioMasks | None = None  # hierarchical audio only
     audio_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the branches: full, face, lip
+    words: Tensor | None = None  # [B, N, D], what attn2_text hears beside attn2; None: nothing
+    words_scale: float = 1.0  # 0-1, how strongly
     cache: KVCache | None = None
     text_id: Hashable = "text"  # tells apart the texts of one cache; None: not worth keeping
     record: dict[str, Tensor] | None = field(default=None, repr=False)  # filled with norm1 outputs when given
@@ -133,14 +135,21 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Reference-Attn (attn1), Text-Attn (attn2), feed-forward: one block for both (decision 0002)."""
+    """Reference-Attn (attn1), Text-Attn (attn2), feed-forward: one block for both (decision 0002).
 
-    def __init__(self, dim: int, heads: int, context_dim: int, ops: Any = nn, attend=None):
+    `beside` adds attn2_text with a norm of its own: words heard beside what attn2 hears, both from the same tokens, so
+    that at strength 0 the block is the one without it (ours; Hallo's weights with SD 1.5's text attention)."""
+
+    def __init__(
+        self, dim: int, heads: int, context_dim: int, ops: Any = nn, attend=None, beside: bool = False
+    ):  # fmt: skip
         super().__init__()
         self.norm1 = ops.LayerNorm(dim)
         self.attn1 = Attention(dim, heads, None, ops, attend)
         self.norm2 = ops.LayerNorm(dim)
         self.attn2 = Attention(dim, heads, context_dim, ops, attend)
+        self.norm2_text = ops.LayerNorm(dim) if beside else None
+        self.attn2_text = Attention(dim, heads, context_dim, ops, attend) if beside else None
         self.norm3 = ops.LayerNorm(dim)
         self.ff = FeedForward(dim, ops)
 
@@ -160,7 +169,15 @@ class TransformerBlock(nn.Module):
         # Text.
         project = lambda: self.attn2.project(ctx.text)  # noqa: E731
         text = project() if ctx.text_id is None else ctx.keep((self, ctx.text_id), project)
-        hidden = hidden + self.attn2(self.norm2(hidden), per_frame(text, ctx.num_frames))
+        heard = self.attn2(self.norm2(hidden), per_frame(text, ctx.num_frames))
+        words = ctx.words
+        if self.attn2_text is not None and self.norm2_text is not None and words is not None and ctx.words_scale:
+            attn = self.attn2_text
+            kv = attn.project(words) if ctx.text_id is None else ctx.keep(
+                (self, "words", ctx.text_id), lambda: attn.project(words)
+            )  # fmt: skip
+            heard = heard + ctx.words_scale * attn(self.norm2_text(hidden), per_frame(kv, ctx.num_frames))
+        hidden = hidden + heard
 
         return hidden + self.ff(self.norm3(hidden))
 

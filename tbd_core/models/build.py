@@ -10,7 +10,8 @@ from torch import nn
 
 from ..config import ModelConfig, UNetConfig
 from ..units import TEXT_TOKENS
-from .audio_projection import AudioProjection
+from .audio_projection import AudioProjection, ImageProjection
+from .face_locator import FaceLocator
 from .unet import UNet
 
 
@@ -50,8 +51,8 @@ class Networks:
 
 
 def reference_config(config: UNetConfig) -> UNetConfig:
-    """ReferenceNet: the same U-Net without audio and motion."""
-    return replace(config, audio="none", motion=False)
+    """ReferenceNet: the same U-Net without audio and motion, and with one context, text or face."""
+    return replace(config, audio="none", motion=False, context="text" if config.context == "text" else "face")
 
 
 def build_vae(config: ModelConfig) -> FoldedAutoencoderKL:
@@ -97,6 +98,16 @@ def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple
         if "temporal_transformer.proj_out." in name:
             nn.init.zeros_(parameter)
     return reference, denoiser
+
+
+def build_face(config: ModelConfig, ops: Any = nn) -> dict[str, nn.Module]:
+    """What Hallo's weights have besides, {key prefix: network}; {} when attn2 hears text."""
+    if config.unet.context == "text":
+        return {}
+    return {
+        "imageproj": ImageProjection(width=config.unet.cross_attention_dim, ops=ops),
+        "face_locator": FaceLocator(config.unet.block_out_channels[0], ops),
+    }
 
 
 def build(config: ModelConfig, ops: Any = nn, attend: Any = None) -> Networks:

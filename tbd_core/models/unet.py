@@ -88,7 +88,8 @@ class Layers(nn.Module):
     def add(self, channels: int, config: UNetConfig, audio_inner: int, ops: Any, attend: Any) -> None:
         """Attention, audio and motion behind the newest ResNet."""
         groups = config.norm_num_groups
-        block = TransformerBlock(channels, config.num_heads, config.cross_attention_dim, ops, attend)
+        beside = config.context == "both"
+        block = TransformerBlock(channels, config.num_heads, config.cross_attention_dim, ops, attend, beside)
         self.attentions.append(SpatialTransformer(channels, channels, groups, block, ops))
         if config.audio != "none":
             kind, inner = (AudioBlock, channels) if config.audio == "single" else (HierarchicalAudioBlock, audio_inner)

@@ -152,3 +152,51 @@ def test_texts_are_sockets_that_wait_and_the_node_can_be_run_alone(thinking):
     assert lazy == dict.fromkeys((*NAMES, "thought"), (True, True))
     assert schema.is_output_node
     assert [one.id for one in schema.inputs][:4] == ["mode", "coarse_text", "fine_text", "negative_text"]
+
+
+@pytest.fixture
+def gone(pack, monkeypatch):
+    """A server that cannot be reached; the questions that it was asked."""
+    from tbd_pack.tbd_core.cot_fa import server
+    from tbd_pack.tbd_core.cot_fa.asking import UnansweredError
+
+    asked = []
+
+    def answer(self, messages, picture, check):
+        asked.append((self, picture))
+        check()
+        raise UnansweredError("it cannot be reached", hopeless=True)
+
+    monkeypatch.setattr(server.Server, "answer", answer)
+    return asked
+
+
+def test_a_server_is_shown_the_portrait_and_what_it_fails_in_is_the_rules(build, gone, thinking):
+    import torch
+
+    before = thinking.TBDPromptBuilder.fingerprint_inputs(thinker="server")
+    fields = dict(thinker="server", thinker_url="http://127.0.0.1:1", thinker_model="seer")
+    output = build(**fields, portrait=torch.zeros(1, 48, 64, 3))
+    (server, picture), *more = gone
+    assert (server.model, server.host, picture.size, more) == ("seer", "127.0.0.1", (64, 48), [])
+    assert output.args[:3] == build().args[:3]
+    assert len(output.ui["warnings"]) == 1 and "it cannot be reached" in output.ui["warnings"][0]
+    assert thinking.TBDPromptBuilder.fingerprint_inputs(thinker="server") != before  # the same inputs are asked again
+
+
+def test_what_is_left_in_another_thinkers_fields_is_no_mistake(build, gone):
+    left = build(thinker_url="http://127.0.0.1:1", thinker_model="seer", thinker_stays=True)
+    assert left.args[:3] == build().args[:3] and gone == []
+
+
+def test_a_cancel_is_heard_while_a_server_thinks(build, gone):
+    import comfy.model_management
+
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        build(thinker="server", thinker_model="seer")
+
+
+def test_fields_of_the_thinkers_stand_behind_all_others(thinking):
+    ids = [one.id for one in thinking.TBDPromptBuilder.GET_SCHEMA().inputs]
+    assert ids[-4:] == ["portrait", "thinker_url", "thinker_model", "thinker_stays"]
