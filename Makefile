@@ -22,7 +22,7 @@ export COMFYUI_PATH
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help venv demo test test-comfy workflows lint tiny proof clean
+.PHONY: help venv demo test test-comfy workflows pictures lint tiny proof clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -52,6 +52,10 @@ test-comfy: $(READY)  ## run the nodes in a real ComfyUI (COMFYUI_PATH= COMFY_PY
 workflows: $(READY)  ## write workflows, help tables and English words anew from the nodes (COMFYUI_PATH= COMFY_PYTHON=)
 	$(COMFY_PYTHON) tests/golden/take_object_info.py
 	$(PY) workflows/build.py
+	$(PY) locales/build.py
+
+pictures: $(READY)  ## take thumbnails and help pictures in a real ComfyUI (COMFYUI_PATH= COMFY_PYTHON= CHROMIUM=)
+	$(COMFY_PYTHON) tests/comfy/take_pictures.py
 	$(PY) locales/build.py
 
 lint: $(READY)  ## check style and types

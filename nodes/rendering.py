@@ -133,8 +133,11 @@ def render_video(
         before = None if tail is None else torch.from_numpy(tail)
         scale = model.get_model_object("latent_format").scale_factor
         clips = comfy_bridge.draw_clips(model, reference, audio, positive, negative, settled, start, before)
-        for latents in clips:
-            yield host.to_bytes(vae.decode(latents)), (latents[-MOTION_FRAMES:].float().cpu() * scale).numpy()
+        for clip, latents in enumerate(clips, start + 1):
+            # ComfyUI's VAE tries again in tiles by itself; what comes here is that even those did not fit.
+            with host.told_what_to_do(comfy_bridge.OUT_OF_MEMORY, f"decoding clip {clip}", reference.size):
+                pictures = host.to_bytes(vae.decode(latents))
+            yield pictures, (latents[-MOTION_FRAMES:].float().cpu() * scale).numpy()
 
     track = audio.speech.waveform
     if sound is not None:

@@ -99,11 +99,14 @@ def parser() -> Parser:
 
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
     made.add_argument(
-        "--recipe", default="tiny", help="tiny (an afternoon on two cores) or smoke (a minute); want espeak-ng"
-    )
+        "--recipe", default="tiny",
+        help="tiny (an afternoon on two cores), onward (an hour more, with --from) or smoke (a minute); want espeak-ng",
+    )  # fmt: skip
+    made.add_argument("--from", type=Path, dest="start", metavar="BUNDLE", help="train on from a bundle's networks")
     made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")
     made.add_argument("--output", type=Path, help="the bundle to write (default: the one that ships; smoke: FOLDER)")
     made.add_argument("--seed", type=whole, default=0)
+    made.add_argument("--cases", type=whole, help="people to judge it by in the end (default 3; 0: not now)")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     about = "measure a bundle on people and voices it never met"
@@ -358,6 +361,9 @@ def show_convert(result: dict[str, Any]) -> str:
 
 
 def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from .evaluation.evaluate import MOST_PEOPLE
     from .memory import keep_memory
     from .training.recipes import RECIPES
     from .training.run import train
@@ -369,8 +375,13 @@ def run_train(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.folder or Path("runs") / arguments.recipe
     shipped = TINY_BUNDLE if arguments.recipe != "smoke" else folder / "tbd_smoke.safetensors"
     output = arguments.output or shipped
+    recipes = RECIPES[arguments.recipe](arguments.seed)
+    if arguments.cases is not None:
+        if not 0 <= arguments.cases <= MOST_PEOPLE:
+            raise InputError(f"--cases is {arguments.cases}; give a number of people from 0 to {MOST_PEOPLE}")
+        recipes = replace(recipes, judged=replace(recipes.judged, people=arguments.cases))
     keep_memory()
-    about = train(folder, output, RECIPES[arguments.recipe](arguments.seed), arguments.device)
+    about = train(folder, output, recipes, arguments.device, start=arguments.start)
     return {"output": str(output), **about}
 
 

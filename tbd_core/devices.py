@@ -35,6 +35,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether `device` has instructions for bf16; a CPU without them takes twice as long with it as with fp32."""
+    import torch
+
+    return device.type != "cpu" or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`: fp16 on CUDA and MPS; on the CPU bf16 where it multiplies bf16 itself, else fp32."""
     import torch
@@ -42,6 +49,5 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type != "cpu":
             return torch.float16
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if multiplies_bf16(device) else torch.float32
     return getattr(torch, DTYPES[name])

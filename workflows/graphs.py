@@ -81,7 +81,8 @@ def whole(g: Graph, name: str, mode: str, note: str, height: int, by_hand: bool)
         "TBDSampler", model=loader["MODEL"], reference=reference["reference"], audio=audio["audio"],
         positive=positive["conditioning"], negative=negative["CONDITIONING"],
     )  # fmt: skip
-    g.add("PreviewAny", "What was drawn", source=drawn["info"])
+    if mode == "auto":  # a text preview that was kept from running is an error in ComfyUI 0.8.0's page the next time
+        g.add("PreviewAny", "What was drawn", source=drawn["info"])
     g.column("6  Video")
     frames = g.add("VAEDecode", samples=drawn["latent"], vae=loader["VAE"])
     film(g, frames["IMAGE"], sample["speech"], name)

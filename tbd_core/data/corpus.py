@@ -22,7 +22,7 @@ from ..synthetic.clip import mouth_from_sound, talking_clip
 from ..synthetic.face import Face, random_gaze, random_identity, random_pose
 from ..synthetic.portrait import render
 from ..units import AUDIO_WINDOW, CLIP_FRAMES, FPS, MOTION_FRAMES
-from .plans import Plan, random_plans, unit_levels
+from .plans import Mix, Plan, random_plans, unit_levels
 from .recordings import check_voices, recording
 
 
@@ -34,7 +34,8 @@ MARGIN = AUDIO_WINDOW // 2  # frames at each end of a recording that no face sta
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """How much is drawn: recordings, people, expressions of each, talking clips, and the picture's side in pixels."""
+    """How much is drawn: recordings, people, expressions of each, talking clips, the picture's side in pixels, which
+    plans."""
 
     recordings: int
     people: int
@@ -42,6 +43,7 @@ class CorpusSize:
     clips: int
     pixels: int
     seed: int = 1
+    mix: Mix = Mix()
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
     expressions, 3], `blink` [people, expressions]: see `Face`. `heard` [people, expressions, 2]: the recording and the
     frame of it whose mouth (of `mouths` [recordings, FRAMES, 3]) a face has.
     """
-    plans = random_plans(size.people * size.expressions, size.seed)
+    plans = random_plans(size.people * size.expressions, size.seed, size.mix)
 
     def make(start: int, count: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(size.seed * 1_000_003 + start)
@@ -131,7 +133,7 @@ def draw_clips(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
     """`portraits` [n, 3, H, W], `frames` uint8 [n, M + F, 3, H, W] that speak, `identity` [n, NUM_IDENTITY], `heard`
     [n, 2] the recording and the frame of it where the motion frames begin, and a plan for each clip. The portrait's
     pose and gaze are held through the clip."""
-    plans = random_plans(size.clips, size.seed + 1)
+    plans = random_plans(size.clips, size.seed + 1, size.mix)
     frames = MOTION_FRAMES + CLIP_FRAMES
 
     def make(start: int, count: int) -> dict[str, Tensor]:

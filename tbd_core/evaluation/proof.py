@@ -18,6 +18,7 @@ from ..facs.emotions import INTENSITIES
 from ..files import atomic, check_new_file, write_error
 from ..portrait import load_portrait
 from . import comparisons, pictures
+from .account import write_scores
 from .cases import make_case
 from .draw import MIDDLE
 from .evaluate import Bar, Evaluation, Setup, evaluate, to_bytes
@@ -78,6 +79,7 @@ def prove(setup: Setup, options: ProofOptions, bar: Bar | None = None) -> dict[s
         "training": setup.about.get("training"),
     }
     write(options, {name: sheet for name, sheet in shown.items() if sheet}, details)
+    write_scores(setup.options.model, details, options.command, shown["emotions.jpg"])
     return {**made.result, "proof": str(options.folder / "proof.md")}
 
 

@@ -23,6 +23,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..devices import multiplies_bf16
 from ..errors import InputError
 from ..files import atomic
 from .interrupts import Interrupts
@@ -39,7 +40,7 @@ LOG_EVERY = 20  # steps
 class Recipe:
     """How one part is trained."""
 
-    steps: int
+    steps: int  # 0: it stays as the run finds it, in the bundle that it goes on from
     batch: int
     learning_rate: float  # AdamW's
     muon: float = 0.0  # Muon's, for the weights inside the networks; 0: they are AdamW's like the others
@@ -64,8 +65,8 @@ class Run:
     device: torch.device
 
     def autocast(self):
-        """bf16 for the products; weights and optimiser stay fp32."""
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bf16 for the products where the device has it; weights and optimiser stay fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bf16(self.device))
 
     def log(self, **values) -> None:
         path = self.folder / "log.jsonl"

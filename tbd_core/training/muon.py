@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..devices import multiplies_bf16
+
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pulls all singular values towards 1
 ROUNDS = 5
@@ -26,7 +28,7 @@ def inner(name: str, parameter: Tensor) -> bool:
 def orthogonal(matrices: Tensor) -> Tensor:
     """[n, rows, columns] → the nearest orthogonal matrices, roughly: singular values between about 0.7 and 1.2."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if multiplies_bf16(matrices.device) else matrices.float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x

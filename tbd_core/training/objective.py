@@ -17,13 +17,14 @@ DROP_ALL, DROP_ONE = 0.10, 0.05  # text, reference and audio together; each alon
 def v_loss(
     scheduler: DDIMScheduler, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, cells: Tensor
 ) -> Tensor:
-    """Mean over samples of the squared error, weighted min(snr + 1, 5) / (snr + 1) per sample and `cells` [h, w] per
-    cell. `timesteps` [B]; everything else [B, ..., h, w]."""  # fmt: skip
+    """Mean over samples of the squared error, weighted min(snr + 1, 5) / (snr + 1) per sample and `cells` [B, h, w] or
+    [h, w] per cell. `timesteps` [B]; everything else [B, ..., h, w]."""  # fmt: skip
     shape = [-1] + [1] * (latents.ndim - 1)
     alpha = scheduler.alphas_cumprod.to(latents.device)[timesteps]
     target = alpha.sqrt().view(shape) * noise - (1 - alpha).sqrt().view(shape) * latents
     snr = alpha / (1 - alpha)
     weight = (snr + 1).clamp(max=5) / (snr + 1)
+    cells = cells.reshape([len(cells), *shape[1:-2], *cells.shape[1:]]) if cells.ndim == 3 else cells
     error = ((predicted.float() - target).pow(2) * cells).flatten(1).mean(1)
     return (weight * error).mean()
 
@@ -64,10 +65,12 @@ def draw_drop(generator: torch.Generator) -> tuple[bool, bool, bool]:
     return which == 0, which == 1, which == 2
 
 
-def telling_cells(portraits: Tensor, targets: Tensor, strength: float = 2.0) -> Tensor:
-    """[h, w] weights with mean 1: cells where expressions change the picture count more (ours).
+def change(before: Tensor, after: Tensor) -> Tensor:
+    """[n, h, w], how much each cell differs between [n, C, h, w] and [n, C, h, w] (latents or pictures)."""
+    return (after.float() - before.float()).abs().mean(1)
 
-    `portraits` and `targets` [n, C, h, w] are latents, or pictures, of the same people."""
-    change = (targets.float() - portraits.float()).abs().mean((0, 1))
-    weight = (1 + strength * change / change.mean()).clamp(max=5)
-    return weight / weight.mean()
+
+def telling_cells(changes: Tensor, strength: float = 2.0) -> Tensor:
+    """[..., h, w] weights with mean 1 for each picture: cells that change count more (ours)."""
+    weight = (1 + strength * changes / changes.mean((-2, -1), keepdim=True).clamp(min=1e-6)).clamp(max=5)
+    return weight / weight.mean((-2, -1), keepdim=True)

@@ -141,11 +141,14 @@ def share(hits: Tensor) -> float | None:
     return round(float(hits.float().mean()), 4) if len(hits) else None
 
 
-def train_reader(run: Run, faces: dict[str, Tensor], plans: list[Plan], recipe: Recipe, key: str) -> Readers:
-    """Train both readers and measure them on people held out (the last ones)."""
+def train_reader(
+    run: Run, faces: dict[str, Tensor], plans: list[Plan], recipe: Recipe, key: str, first: Readers | None = None
+) -> Readers:
+    """Train both readers, from nothing or on from `first`, and measure them on people held out (the last ones)."""
     known, unseen = split_people(len(faces["portraits"]))
     torch.manual_seed(recipe.seed)
-    expression, identity = ExpressionReader().to(run.device), IdentityReader().to(run.device)
+    expression, identity = (first.expression, first.identity) if first else (ExpressionReader(), IdentityReader())
+    expression, identity = expression.to(run.device), identity.to(run.device)
     for net in (expression, identity):
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loss = reader_loss(run, expression, identity, faces, plans, known, recipe.batch)

@@ -1,6 +1,6 @@
 """A fresh bundle → `TINY.md` and a picture beside it: what it cost, what it was told, and how it scores.
 
-The scores are the evaluation's (`tbd evaluate`); `docs/proof.md` shows the same with more pictures.
+The scores are the evaluation's (`tbd evaluate`); a proof writes them anew (`evaluation/account.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from ..checkpoint import store
+from ..evaluation.account import ACCOUNT, UNMEASURED, write_scores
 from ..evaluation.cases import CaseSizes
-from ..evaluation.evaluate import EvaluateOptions, Evaluation, evaluate, prepare
+from ..evaluation.evaluate import EvaluateOptions, evaluate, prepare
 from ..evaluation.proof import draw_emotions
-from ..evaluation.proof_text import goal_rows
-from ..facs.emotions import INTENSITIES
 from ..files import atomic
 from .kept import writing
 from .objective import BLEND, COARSE, DROP_ALL, DROP_ONE, FINE, LABEL
@@ -42,8 +41,13 @@ def machine() -> str:
     return f"{platform.machine()}, {cores}{', AVX-512 bf16' if bf16 else ''}, {gpu}"
 
 
-def write_report(bundle: Path, command: str, sizes: CaseSizes | None = None) -> dict[str, Any]:
-    """Evaluate `bundle` and write `TINY.md` and `emotions.jpg` beside it; returns what `evaluate --json` prints."""
+def write_report(bundle: Path, command: str, sizes: CaseSizes) -> dict[str, Any] | None:
+    """Write `TINY.md` beside `bundle`; with people in `sizes` evaluate it, and return what `evaluate --json` prints."""
+    words = bundle.with_name(ACCOUNT)
+    with writing(words), atomic(words) as partial:
+        partial.write_text(report(store.read_about(bundle), bundle, command), encoding="utf-8")
+    if not sizes.people:
+        return None
     setup = prepare(EvaluateOptions(model=bundle), sizes, bundle.with_name("reader.safetensors"))
     with tqdm(desc="evaluate", unit="clip") as bar:
 
@@ -52,27 +56,16 @@ def write_report(bundle: Path, command: str, sizes: CaseSizes | None = None) -> 
             bar.update(done - bar.n)
 
         made = evaluate(setup, on_clip)
-    picture = bundle.with_name("emotions.jpg")
-    with writing(picture), atomic(picture) as partial:
-        draw_emotions(made).save(partial, quality=85, optimize=True)
-    words = bundle.with_name("TINY.md")
-    with writing(words), atomic(words) as partial:
-        partial.write_text(report(store.read_about(bundle), made, bundle, command), encoding="utf-8")
+    write_scores(bundle, {**made.result, "on_true_renders": made.ceiling.values}, command, draw_emotions(made))
     return made.result
 
 
-def report(about: dict[str, Any], made: Evaluation, bundle: Path, command: str) -> str:
+def report(about: dict[str, Any], bundle: Path, command: str) -> str:
+    """The account, its scores not yet measured."""
     training = about["training"]
-    seconds, recipes = training["seconds"], training["recipes"]
-    corpus, hearing, errors = recipes["corpus"], training["hearing"], training["readers"]
-    rows = [f"| {title} | | | | {minutes(seconds[part])} | |" for part, title in MADE.items()]
-    for part, title in PARTS.items():
-        recipe = recipes[part]
-        losses = ", ".join(f"{name} {value}" for name, value in training["losses"][part].items())
-        rate = f"{recipe['learning_rate']:g}"
-        rows.append(
-            f"| {title} | {recipe['steps']} | {recipe['batch']} | {rate} | {minutes(seconds[part])} | {losses} |"
-        )
+    hearing, errors = training["hearing"], training["readers"]
+    before = training.get("from")
+    earlier = f"\n\nIt went on from a bundle that was trained before.\n\n{account(before)}" if before else ""
     return f"""# The bundled model
 
 `{bundle.name}` ({bundle.stat().st_size / 1e6:.1f} MB, fp16) holds all networks of preset `tiny`: VAE, text encoder,
@@ -80,15 +73,9 @@ audio encoder and projection, ReferenceNet and denoiser. `reader.safetensors` ho
 the project's own drawings and a synthetic voice (espeak-ng, and the project's own babble) went into them; no picture
 and no recording of a person.
 
-Command: `{command}`. Seed {recipes["vae"]["seed"]}, torch {training["torch"]},
-{minutes(sum(seconds.values()))} of training in all, on {training["machine"]}.
+Command: `{command}`.
 
-Corpus, made by the same command (seed {corpus["seed"]}): {corpus["recordings"]} recordings of 8 s; {corpus["people"]}
-people with {corpus["expressions"]} expressions each; {corpus["clips"]} clips of 14 frames; {corpus["pixels"]} pixels.
-
-| part | steps | batch | learning rate | time | losses at the end (smoothed) |
-|---|---|---|---|---|---|
-{chr(10).join(rows)}
+{account(training)}{earlier}
 
 What each sample is told in stages 1 and 2: Algorithm 2's blend {BLEND:.0%}, the fine prompt {FINE:.0%}, the coarse
 prompt {COARSE:.0%}, the bare label {LABEL:.0%} (plans that vary their emotion hear the fine prompt in place of coarse
@@ -99,16 +86,38 @@ Alone, on people and voices never trained with: the VAE gives pictures back with
 encoder's reading of the mouth opening follows the sound's own with r = {hearing["opening_r"]} (roughened sound
 {hearing["rough_opening_r"]}); the readers err by {errors["au_rms_mean"]:.2f} levels (of 5) in an action unit.
 
-## Scores
-| what | goal | measured | | cases | on true renders |
+{UNMEASURED}"""
+
+
+def account(training: dict[str, Any]) -> str:
+    """What one training took: of which seed, on what, from which drawings, part by part."""
+    seconds, recipes = training["seconds"], training["recipes"]
+    corpus = recipes["corpus"]
+    mix = corpus.get("mix")
+    kinds = ""
+    if mix:
+        kinds = (
+            f" Of the plans {mix['single']:.0%} are one unit alone and {mix['pure']:.0%} exactly an emotion's, the "
+            f"rest vary one; {mix['one_sided']:.0%} of the units with sides that are drawn by lot act on one."
+        )
+    rows = [f"| {title} | | | | {minutes(seconds[part])} | |" for part, title in MADE.items()]
+    for part, title in PARTS.items():
+        recipe = recipes[part]
+        losses = ", ".join(f"{name} {value}" for name, value in training["losses"][part].items())
+        rate = f"{recipe['learning_rate']:g}"
+        rows.append(
+            f"| {title} | {recipe['steps']} | {recipe['batch']} | {rate} | {minutes(seconds[part])} | {losses} |"
+            if recipe["steps"]
+            else f"| {title} | kept | | | | |"
+        )
+    return f"""Seed {recipes["vae"]["seed"]}, torch {training["torch"]}, {minutes(sum(seconds.values()))} of training in
+all, on {training["machine"]}. Drawn by the same command (seed {corpus["seed"]}): {corpus["recordings"]} recordings of
+8 s; {corpus["people"]} people with {corpus["expressions"]} expressions each; {corpus["clips"]} clips of 14 frames;
+{corpus["pixels"]} pixels.{kinds}
+
+| part | steps | batch | learning rate | time | losses at the end (smoothed) |
 |---|---|---|---|---|---|
-{chr(10).join(goal_rows({**made.result, "on_true_renders": made.ceiling.values}))}
-
-`tbd evaluate` measures them again; docs/proof.md shows more. Below: of two people it never saw, seven emotions at
-{", ".join(INTENSITIES)}, silent speech; the renderer's truth above, the model's drawing below.
-
-![truth and drawn](emotions.jpg)
-"""
+{chr(10).join(rows)}"""
 
 
 def minutes(seconds: float) -> str:

@@ -29,7 +29,7 @@ from ..data.plans import Plan, random_plans
 from ..data.recordings import roughen
 from ..devices import pick_device
 from ..errors import InputError
-from ..evaluation.readers import READER_FILE, save_readers
+from ..evaluation.readers import READER_FILE, load_readers, save_readers
 from ..files import check_new_file, write_error
 from ..locks import alone
 from ..models.attention import plain_attention
@@ -48,27 +48,56 @@ from .vae_start import start_with_colours
 UNHEARD = 24  # recordings of voices and sentences never trained with
 
 
-def train(folder: Path, output: Path, recipes: Recipes, device: str = "cpu", config: ModelConfig | None = None) -> dict:
-    """Train everything into `output` and the readers beside it; returns the header's `training` entry. InputError when
-    another run is in `folder`."""
+def train(
+    folder: Path, output: Path, recipes: Recipes, device: str = "cpu", config: ModelConfig | None = None,
+    start: Path | None = None,
+) -> dict:  # fmt: skip
+    """Train everything into `output` and the readers beside it; returns the header's `training` entry. With `start` all
+    networks begin as that bundle's, and the readers as those beside it. InputError when another run is in `folder`."""
+    check_start(start, recipes)
     check_folder(folder)
     check_new_file(output, ".safetensors")
     if output.name == READER_FILE.name:
         raise InputError(f"output {output} is the readers' name; give another output")
     with alone(folder / "lock", f"the training folder {folder}"):
-        return train_alone(folder, output, recipes, device, config)
+        return train_alone(folder, output, recipes, device, config, start)
 
 
-def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, config: ModelConfig | None) -> dict:
+def check_start(start: Path | None, recipes: Recipes) -> None:
+    """InputError when `start` cannot be gone on from, or is missed."""
+    if start is None:
+        kept = [PARTS[name] for name in PARTS if not getattr(recipes, name).steps]
+        if kept:
+            raise InputError(
+                f"recipe {recipes.name!r} does not train the {', '.join(kept)}; give --from BUNDLE, which has them"
+            )
+        return
+    size = store.read_config(start).defaults.size
+    if size != recipes.corpus.pixels:
+        raise InputError(
+            f"{start} draws {size} pixels, recipe {recipes.name!r} draws {recipes.corpus.pixels}; give a bundle of "
+            "that size"
+        )
+    load_readers(start.with_name(READER_FILE.name))  # they are gone on from, too
+
+
+def train_alone(
+    folder: Path, output: Path, recipes: Recipes, device: str, config: ModelConfig | None, start: Path | None
+) -> dict:
     run = Run(folder, pick_device(device))
+    if start:
+        config = store.read_config(start)
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None
-    networks = build(config, attend=attend).to(run.device, torch.float32)
+    networks = build(config, attend=attend)
+    for name, network in networks.items() if start else ():
+        store.fill(start, name, network, torch.float32)
+    networks = networks.to(run.device, torch.float32)
     # Teachers are made here, so that a run in pieces starts them as an unbroken one does.
     ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)
     teacher = text.Teacher(config.text_encoder["hidden_size"], len(AU_NUMBERS)).to(run.device)
-    keys, size = part_keys(recipes, config), recipes.corpus
+    keys, size = part_keys(recipes, config, start), recipes.corpus
     shards = folder / f"drawn-{keys['draw']}"
     speech = draw_recordings(shards, size.recordings, size.seed)
     unheard = draw_recordings(shards, UNHEARD, size.seed + 1, held_out=True)
@@ -80,20 +109,24 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     loss = audio.audio_loss(run, networks.audio_encoder, ear, speech, recipes.audio.batch)
     fit(run, "audio", {"encoder": networks.audio_encoder, "teacher": ear}, loss, recipes.audio, keys["audio"])
     hearing = audio.audio_score(networks.audio_encoder, ear, unheard)
-    more = random_plans(2 * len(face_plans), recipes.text.seed + 77)
+    more = random_plans(2 * len(face_plans), recipes.text.seed + 77, size.mix)
     loss = text.text_loss(run, networks.text_encoder, teacher, [*face_plans, *more], recipes.text.batch)
     fit(run, "text", {"encoder": networks.text_encoder, "teacher": teacher}, loss, recipes.text, keys["text"])
-    latents, encoded = train_autoencoder(
-        run, networks.vae, config.vae["norm_num_groups"], recipes, keys, faces
-    )  # fmt: skip
+    if not start:
+        start_with_colours(networks.vae, config.vae["norm_num_groups"])
+    latents, encoded = train_autoencoder(run, networks.vae, recipes, keys, faces)
     unseen = slice(reader.split_people(size.people)[1].start, None)
     decibels = [vae.psnr(run, networks.vae, faces[kind][unseen].flatten(0, -4)) for kind in ("faces", "portraits")]
-    readers = reader.train_reader(run, faces, face_plans, recipes.readers, keys["readers"])
+    first = load_readers(start.with_name(READER_FILE.name)) if start else None
+    readers = reader.train_reader(run, faces, face_plans, recipes.readers, keys["readers"], first)
     for module in (networks.audio_encoder, networks.text_encoder, networks.vae):
         module.requires_grad_(False)
 
     # The two stages.
-    config = train_stages(
+    scale = config.vae["scaling_factor"] if start else 1 / float(latents["faces"].float().std())
+    networks.vae.register_to_config(scaling_factor=scale)
+    config = replace(config, vae={**config.vae, "scaling_factor": scale})
+    train_stages(
         run, networks, config, recipes, keys, speech["sounds"], latents, faces["heard"], face_plans, clips, clip_plans
     )
 
@@ -118,6 +151,7 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
             "losses": {k: {n: float(f"{x:.4g}") for n, x in v["losses"].items()} for k, v in parts.items()},
             "torch": torch.__version__,
             "machine": machine(),
+            **({"from": store.read_about(start)["training"]} if start else {}),
         },
     }
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -125,18 +159,19 @@ def train_alone(folder: Path, output: Path, recipes: Recipes, device: str, confi
     besides = {f"{likeness.PREFIX}.{name}": value for name, value in known.items()}
     store.save(output, networks, config, about, torch.float16, besides)
     command = f"tbd train --recipe {recipes.name} --seed {recipes.vae.seed}"
+    if start:
+        command += f" --from {start.name}"
     return {**about, "scores": write_report(output, command, recipes.judged)}
 
 
 def train_autoencoder(
-    run: Run, vae_net, groups: int, recipes: Recipes, keys: dict[str, str], faces: dict[str, Tensor]
+    run: Run, vae_net, recipes: Recipes, keys: dict[str, str], faces: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], float]:
     """Train the autoencoder, then its decoder alone. Returns the latents of `portraits` and `faces`, which the second
     turn leaves as they are, and the seconds it took to encode them."""
     known, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(faces["faces"])))
     portraits, learnt = faces["portraits"][known], faces["faces"][known]
     seen = faces["faces"][unseen].flatten(0, 1)[::4][:8]
-    start_with_colours(vae_net, groups)
     loss = vae.vae_loss(run, vae_net, portraits, learnt, recipes.vae.batch)
     shown = show.show_round_trips(run, vae_net, seen, "vae")
     fit(run, "vae", {"vae": vae_net}, loss, recipes.vae, keys["vae"], validate=shown)
@@ -154,14 +189,11 @@ def train_stages(
     run: Run, networks: Networks, config: ModelConfig, recipes: Recipes, keys: dict[str, str], sounds: Tensor,
     latents: dict[str, Tensor], face_sounds: Tensor, face_plans: list[Plan], clips: dict[str, Tensor],
     clip_plans: list[Plan],
-) -> ModelConfig:  # fmt: skip
+) -> None:  # fmt: skip
     """Train ReferenceNet and the denoiser; the encoders stay as they are. `latents` of `portraits` and `faces`,
-    `face_sounds` the corpus's `heard`. Returns the config with the scaling factor that gives latents a spread of one,
-    as SD's."""
+    `face_sounds` the corpus's `heard`."""
     portraits, targets = latents["portraits"], latents["faces"]
-    scale = 1 / float(targets.float().std())
-    networks.vae.register_to_config(scaling_factor=scale)
-    config = replace(config, vae={**config.vae, "scaling_factor": scale})
+    scale = config.vae["scaling_factor"]
 
     @cache
     def heard() -> Tensor:
@@ -198,7 +230,6 @@ def train_stages(
     moving = {"denoiser": nets.denoiser, "audioproj": nets.projection}
     shown = show.show_emotions(run, networks, config, "stage2")
     fit(run, "stage2", moving, lazily(of_clips), recipes.stage2, keys["stage2"], of_stage2, shown)
-    return config
 
 
 def lazily(make: Callable[[], Loss]) -> Loss:
@@ -223,19 +254,21 @@ def check_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def part_keys(recipes: Recipes, config: ModelConfig) -> dict[str, str]:
-    """What each part depends on, as a short hash: its recipe and sizes, and the keys of the parts before it."""
+def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) -> dict[str, str]:
+    """What each part depends on, as a short hash: its recipe and sizes, the keys of the parts before it, and the bundle
+    that everything starts from."""
 
     def key(*depends: Any) -> str:
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
 
     recipe = {name: getattr(recipes, name).decides() for name in PARTS}
     keys = {"draw": key(asdict(recipes.corpus))}
-    keys["audio"] = key(keys["draw"], recipe["audio"], config.audio_encoder)
-    keys["text"] = key(keys["draw"], recipe["text"], config.text_encoder)
-    keys["vae"] = key(keys["draw"], recipe["vae"], config.vae)
+    first = [keys["draw"], hashlib.sha256(start.read_bytes()).hexdigest()] if start else keys["draw"]
+    keys["audio"] = key(first, recipe["audio"], config.audio_encoder)
+    keys["text"] = key(first, recipe["text"], config.text_encoder)
+    keys["vae"] = key(first, recipe["vae"], config.vae)
     keys["decoder"] = key(keys["vae"], recipe["decoder"])
-    keys["readers"] = key(keys["draw"], recipe["readers"])
+    keys["readers"] = key(first, recipe["readers"])
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
     ears = keys["audio"], asdict(config.audio_projection)
     keys["stage1"] = key(keys["vae"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from .loop import Loss, Run
-from .objective import telling_cells
+from .objective import change, telling_cells
 
 
 KL_WEIGHT = 1e-5
@@ -35,7 +35,9 @@ def picture_loss(drawn: Tensor, truth: Tensor, pixels: Tensor) -> Tensor:
 def telling_pixels(portraits: Tensor, faces: Tensor) -> Tensor:
     """[H, W] of mean 1: more where expressions change a picture."""
     sample, per = slice(0, 256), faces.shape[1]
-    return telling_cells(portraits[sample].repeat_interleave(per, 0), faces[sample].flatten(0, 1), TELLING)
+    return telling_cells(
+        change(portraits[sample].repeat_interleave(per, 0), faces[sample].flatten(0, 1)).mean(0), TELLING
+    )
 
 
 def vae_loss(run: Run, vae, portraits: Tensor, faces: Tensor, batch: int) -> Loss:

@@ -196,6 +196,25 @@ def test_a_name_that_no_disk_takes_is_refused_before_anything_is_drawn(render, p
     assert not passes
 
 
+def test_out_of_memory_while_decoding_says_what_to_do_and_keeps_what_was_done(render, passes, bundle, monkeypatch):
+    import comfy.model_management as mm
+
+    decode, calls = bundle.vae.decode, []
+
+    def short_of_memory(latents):
+        calls.append(1)
+        if len(calls) == 2:
+            raise mm.OOM_EXCEPTION("no memory")
+        return decode(latents)
+
+    monkeypatch.setattr(bundle.vae, "decode", short_of_memory)
+    with pytest.raises(mm.OOM_EXCEPTION, match="decoding clip 2 at 64 x 64 px ran out of memory; choose a smaller"):
+        render(seed=77)
+    both = len(passes)
+    file(render(seed=77))
+    assert len(passes) == both + both // 2  # the first clip was kept
+
+
 def test_a_vae_of_another_width_is_refused_before_anything_is_drawn(render, passes, bundle):
     wide = SimpleNamespace(latent_channels=16, spacial_compression_encode=lambda: 8)
     with pytest.raises(ValueError, match="the VAE has 16 channels at 1/8 of the size, this model wants 4 at 1/8; use"):

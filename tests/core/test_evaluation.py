@@ -263,6 +263,8 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("tbd_core.evaluation.proof.evaluate", lambda *given: asked.append(given) or evaluation)
     before, ways = len(seen), len(comparisons.ways("hard"))
+    account = evaluation.setup.options.model.with_name("TINY.md")
+    account.write_text("# Of its training\n\n## Scores\nNot measured yet.\n")
     options = ProofOptions(tmp_path / "docs", "tbd evaluate --proof docs", (tmp_path / "somebody.png",))
     result = prove(evaluation.setup, options)
     extra = 2 * ways + 3  # emotions in other ways, three faces of the portrait
@@ -274,6 +276,11 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     for name in ("units.jpg", "emotions.jpg", "lips.png", "seam.jpg", "blends.jpg", "portraits.jpg"):
         assert f"proof/{name}" in text and Image.open(tmp_path / "docs" / "proof" / name).width > 100
     assert result["proof"] == str(tmp_path / "docs" / "proof.md")
+    # The bundle's account of itself tells the same scores.
+    words = account.read_text()
+    assert words.startswith("# Of its training\n\n## Scores\nMeasured by `tbd evaluate --proof docs`:")
+    assert f"| {result['vae_psnr']:.1f} | **missed** | 11 |" in words and account.with_name("emotions.jpg").is_file()
+    account.unlink()
 
 
 def test_what_cannot_be_proved_is_refused_before_anything_is_drawn(small_bundle, reader_file, tmp_path):

@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from tbd_core.config import SchedulerConfig
 from tbd_core.data import recordings
 from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces
-from tbd_core.data.plans import AU_NUMBERS, random_plans, single_unit_plan, unit_levels
+from tbd_core.data.plans import AU_NUMBERS, Mix, random_plans, single_unit_plan, unit_levels
 from tbd_core.denoise import make_scheduler
 from tbd_core.errors import InputError
 from tbd_core.facs.emotions import units_for
@@ -24,8 +26,8 @@ from tbd_core.synthetic.speech import babble
 from tbd_core.training import run as whole_run
 from tbd_core.training import stages
 from tbd_core.training.loop import Run
-from tbd_core.training.objective import add_noise, draw_drop, telling_cells, told, v_loss
-from tbd_core.training.recipes import smoke
+from tbd_core.training.objective import add_noise, change, draw_drop, telling_cells, told, v_loss
+from tbd_core.training.recipes import onward, smoke
 
 
 # The objective.
@@ -88,9 +90,23 @@ def test_conditions_are_dropped_together_and_alone_as_often_as_stated():
 def test_cells_that_expressions_change_weigh_more_and_the_mean_is_one():
     portraits = torch.zeros(5, 4, 4, 4)
     faces = portraits.clone()
-    faces[:, :, 1, 2] = 1.0
-    cells = telling_cells(portraits, faces)
-    assert float(cells.mean()) == pytest.approx(1.0) and cells.argmax() == 1 * 4 + 2
+    faces[:4, :, 1, 2] = 1.0
+    cells = telling_cells(change(portraits, faces))
+    assert torch.allclose(cells.mean((1, 2)), torch.ones(5))
+    assert (cells[:4].flatten(1).argmax(1) == 1 * 4 + 2).all() and (cells[4] == 1).all()  # the last one rests
+    assert telling_cells(change(portraits, faces).mean(0)).argmax() == 1 * 4 + 2
+
+
+def test_cells_of_each_sample_weigh_its_own_error():
+    scheduler = make_scheduler(SchedulerConfig())
+    latents, noise, timesteps = torch.zeros(2, 4, 2, 2), torch.ones(2, 4, 2, 2), torch.tensor([0, 999])
+    cells = torch.tensor([1.0, 3.0]).view(2, 1, 1).expand(2, 2, 2)
+    one, two = (
+        float(v_loss(scheduler, latents[i], latents[i], noise[i], timesteps[i], torch.ones(2, 2)))
+        for i in (slice(0, 1), slice(1, 2))
+    )
+    got = v_loss(scheduler, latents, latents, noise, timesteps, cells)
+    assert float(got) == pytest.approx((one + 3 * two) / 2)
 
 
 # The autoencoder's start.
@@ -124,11 +140,11 @@ def test_the_start_keeps_the_colour_of_every_cell():
 
 
 def test_random_plans_have_no_hard_conflicts_and_pure_ones_are_the_emotions():
-    plans = random_plans(300, seed=4)
+    plans = random_plans(300, seed=4, mix=Mix(single=0.2, pure=0.5, one_sided=0.5))
     assert all(not hard_conflicts(plan.units) for plan in plans)
     assert all(plan.units == units_for(plan.emotion, plan.intensity) for plan in plans if plan.pure)
     assert 0.4 < sum(plan.pure for plan in plans) / 300 < 0.6
-    assert plans == random_plans(300, seed=4) != random_plans(300, seed=5)
+    assert random_plans(300, seed=4) == random_plans(300, seed=4) != random_plans(300, seed=5)
 
 
 def test_levels_follow_the_plan_on_each_side():
@@ -146,7 +162,7 @@ def test_levels_follow_the_plan_on_each_side():
 
 def test_a_single_unit_plan_is_one_unit_alone():
     rng = random.Random(0)
-    plans = [single_unit_plan(rng) for _ in range(100)]
+    plans = [single_unit_plan(rng, one_sided=0.5) for _ in range(100)]
     assert all(len(plan.units) == 1 and not plan.pure for plan in plans)
     assert {plan.units[0].number for plan in plans} == set(AU_NUMBERS)
 
@@ -211,35 +227,78 @@ def test_every_open_mouth_of_the_corpus_is_that_of_a_recording(tmp_path):
 # The whole.
 
 
-def test_the_whole_recipe_makes_a_bundle_that_draws(tmp_path, small_config, monkeypatch):
-    """Every part for two steps; then the bundle is loaded and says what it is."""
+NOBODY = replace(smoke().judged, people=0)
+
+
+def without_voices(patches):
+    """Babble in place of espeak-ng, which is wanted for training alone."""
+    patches.setattr(recordings, "speak", lambda *_: babble(torch.Generator().manual_seed(0), 2.0))
+    patches.setattr("tbd_core.data.corpus.check_voices", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def smoked(small_config, tmp_path_factory):
+    """(folder, what `train` told) of every part trained for two steps."""
+    folder = tmp_path_factory.mktemp("smoked")
+    with pytest.MonkeyPatch.context() as patches:
+        without_voices(patches)
+        config = replace(small_config, defaults=replace(small_config.defaults, size=64))
+        return folder, whole_run.train(folder / "run", folder / "out.safetensors", smoke(), "cpu", config)
+
+
+def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, small_config):
     from tbd_core.checkpoint import store
 
-    # Babble in place of espeak-ng, which is wanted for training alone.
-    monkeypatch.setattr(recordings, "speak", lambda *_: babble(torch.Generator().manual_seed(0), 2.0))
-    monkeypatch.setattr("tbd_core.data.corpus.check_voices", lambda: None)
-
-    config = replace(small_config, defaults=replace(small_config.defaults, size=64))
-    about = whole_run.train(tmp_path / "run", tmp_path / "out.safetensors", smoke(), "cpu", config)
-    networks, loaded = store.load(tmp_path / "out.safetensors")
+    folder, about = smoked
+    networks, loaded = store.load(folder / "out.safetensors")
     assert set(about["training"]["losses"]) == set(whole_run.PARTS)
     assert about["scores"]["cases"]["au_response_mean"] == 3
     assert loaded.vae["scaling_factor"] == networks.vae.config.scaling_factor != 1.0
-    before, after = (load_file(tmp_path / name) for name in ("run/vae.safetensors", "out.safetensors"))
+    before, after = (load_file(folder / name) for name in ("run/vae.safetensors", "out.safetensors"))
     changed = {name for name, value in before.items() if not torch.equal(value.half(), after[name])}
     assert changed and all(name.startswith(("vae.decoder.", "vae.post_quant_conv.")) for name in changed)  # no encoder
-    shown = {path.name for path in (tmp_path / "run").glob("*.png")}
+    shown = {path.name for path in (folder / "run").glob("*.png")}
     assert shown == {f"{part}-000002.png" for part in ("vae", "decoder", "stage1", "stage2")}
-    log = [json.loads(text)["part"] for text in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(text)["part"] for text in (folder / "run" / "log.jsonl").read_text().splitlines()]
     assert log == list(whole_run.PARTS)
-    words = (tmp_path / "TINY.md").read_text()
-    assert "`tbd train --recipe smoke --seed 0`" in words and "emotions.jpg" in words
-    assert (tmp_path / "emotions.jpg").stat().st_size > 1000 and (tmp_path / "reader.safetensors").exists()
+    words = (folder / "TINY.md").read_text()
+    assert words.count("## Scores\nMeasured by `tbd train --recipe smoke --seed 0`:") == 1 and "emotions.jpg" in words
+    assert (folder / "emotions.jpg").stat().st_size > 1000 and (folder / "reader.safetensors").exists()
     # Again: everything is there, nothing is trained.
-    whole_run.train(tmp_path / "run", tmp_path / "again.safetensors", smoke(), "cpu", config)
-    again, first = (tmp_path / name for name in ("again.safetensors", "out.safetensors"))
-    assert again.stat().st_size == first.stat().st_size
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
+    config = replace(small_config, defaults=replace(small_config.defaults, size=64))
+    again = folder / "again" / "out.safetensors"
+    told = whole_run.train(folder / "run", again, replace(smoke(), judged=NOBODY), "cpu", config)
+    assert told["scores"] is None and "Not measured yet" in again.with_name("TINY.md").read_text()
+    assert again.stat().st_size == (folder / "out.safetensors").stat().st_size
+    assert len((folder / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
+
+
+def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp_path, monkeypatch):
+    without_voices(monkeypatch)
+    folder, about = smoked
+    first, made = folder / "out.safetensors", tmp_path / "on.safetensors"
+    quick = replace(smoke().stage1, show_every=0)
+    kept = dict.fromkeys(("audio", "vae", "decoder", "stage2"), replace(quick, steps=0))
+    going_on = replace(smoke(), name="going on", stage1=quick, judged=NOBODY, **kept)
+    with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder alone, stage 2; give --f"):
+        whole_run.train(tmp_path / "run", made, going_on, "cpu")
+    told = whole_run.train(tmp_path / "run", made, going_on, "cpu", start=first)
+    before, after = load_file(first), load_file(made)
+    trained = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert trained == {"text_encoder", "audioproj", "reference_unet", "denoising_unet", "portraits"}
+    assert told["training"]["from"] == about["training"] and told["training"]["losses"]["vae"] == {}
+    words = (tmp_path / "TINY.md").read_text()  # tells of both runs
+    assert "--from out.safetensors`" in words and "| VAE | kept |" in words and "| VAE | 2 |" in words
+
+
+def test_a_bundle_that_cannot_be_gone_on_from_is_refused_at_once(smoked, tmp_path):
+    folder, _ = smoked
+    first = shutil.copy(folder / "out.safetensors", tmp_path)
+    with pytest.raises(InputError, match="draws 64 pixels, recipe 'onward' draws 128"):
+        whole_run.train(tmp_path / "run", tmp_path / "on.safetensors", onward(), "cpu", start=Path(first))
+    with pytest.raises(InputError, match=r"reader\.safetensors does not exist"):
+        whole_run.train(tmp_path / "run", tmp_path / "on.safetensors", smoke(), "cpu", start=Path(first))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
