@@ -154,7 +154,7 @@ def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDL
     diffusers' words. Each network is read for itself. Raises InputError."""
     # ComfyUI runs its nodes in inference mode, and what is made there can never be trained or compiled.
     with torch.inference_mode(False), torch.no_grad(), needed_packages():
-        config, device, offload = store.read_config(path), mm.get_torch_device(), mm.unet_offload_device()
+        config, device, offload = store.read_drawable(path), mm.get_torch_device(), mm.unet_offload_device()
         if beta_schedule != FROM_BUNDLE:
             config = replace(config, scheduler=replace(config.scheduler, beta_schedule=beta_schedule))
         weights, cast = _dtypes(dtype, device, path.stat().st_size // 2)

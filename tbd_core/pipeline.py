@@ -77,7 +77,7 @@ def plan(options: GenerateOptions) -> Plan:
     """Check everything and think. Raises InputError; loads no network and imports torch only for the two inputs."""
     check_options(options)
     about = store.read_about(options.model)
-    config = store.read_config(options.model)
+    config = store.read_drawable(options.model)
     defaults = config.defaults
     check_output(options.output)
     for what, source in (("portrait", options.portrait), ("speech", options.speech)):

@@ -173,4 +173,4 @@ def value_of(made: Plan, step: Step) -> memoryview:
     if kept.is_floating_point() and not bool(torch.isfinite(kept).all()):
         largest = float(value.abs().max())
         raise InputError(f"{where} has values up to {largest:.3g}, too large for {made.dtype}; choose bf16 or fp32")
-    return memoryview(kept.reshape(-1).view(torch.uint8).numpy())
+    return memoryview(kept.reshape(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]

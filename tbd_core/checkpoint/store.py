@@ -97,6 +97,19 @@ def header_entry(config: ModelConfig, about: dict[str, Any]) -> str:
     return json.dumps({"format": FORMAT, "config": config.to_dict(), **about})
 
 
+def read_drawable(path: Path) -> ModelConfig:
+    """`read_config` of a bundle that this version can draw with. InputError for one of Hallo's weights: its face tokens
+    and masks are not given to it yet."""
+    config = read_config(path)
+    if config.unet.context != "text" or config.unet.audio == "hierarchical":
+        raise InputError(
+            f"{path} wants Hallo's face tokens and face masks (context {config.unet.context}, audio "
+            f"{config.unet.audio}), which this version converts and describes but cannot draw with yet; choose a bundle "
+            "with context text and audio single"
+        )
+    return config
+
+
 def save(
     path: Path, networks: Networks, config: ModelConfig, about: dict[str, Any], dtype: torch.dtype,
     besides: dict[str, torch.Tensor] | None = None,

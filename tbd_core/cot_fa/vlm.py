@@ -151,9 +151,10 @@ def load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     kind = "dtype" if _new_name(transformers) else "torch_dtype"
     try:
         processor: Any = AutoProcessor.from_pretrained(folder, **LOCAL)
-        model, found = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder, **LOCAL, use_safetensors=True, output_loading_info=True, **{kind: pick_dtype(dtype, place)}
         )
+        model, found = loaded
     except ImportError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{folder} needs a package that is not installed ({line[:200]}); install it") from error

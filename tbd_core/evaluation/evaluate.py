@@ -110,7 +110,7 @@ def prepare(options: EvaluateOptions, sizes: CaseSizes | None = None, reader_fil
         if not 1 <= options.cases <= MOST_PEOPLE:
             raise InputError(f"--cases is {options.cases}; give a number of people from 1 to {MOST_PEOPLE}")
         sizes = replace(sizes, people=options.cases)
-    about, config = store.read_about(options.model), store.read_config(options.model)
+    about, config = store.read_about(options.model), store.read_drawable(options.model)
     notes: list[str] = []
     real = tuple(cut(load_speech(path), sizes.frames, notes) for path in options.speech)
     unseen = tuple(cut(load_speech(path), sizes.frames, []) for path in sizes.voices)

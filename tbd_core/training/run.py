@@ -72,7 +72,7 @@ def check_start(start: Path | None, recipes: Recipes) -> None:
                 f"recipe {recipes.name!r} does not train the {', '.join(kept)}; give --from BUNDLE, which has them"
             )
         return
-    size = store.read_config(start).defaults.size
+    size = store.read_drawable(start).defaults.size
     if size != recipes.corpus.pixels:
         raise InputError(
             f"{start} draws {size} pixels, recipe {recipes.name!r} draws {recipes.corpus.pixels}; give a bundle of "
@@ -86,13 +86,14 @@ def train_alone(
 ) -> dict:
     run = Run(folder, pick_device(device))
     if start:
-        config = store.read_config(start)
+        config = store.read_drawable(start)
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None
     networks = build(config, attend=attend)
-    for name, network in networks.items() if start else ():
-        store.fill(start, name, network, torch.float32)
+    if start:
+        for name, network in networks.items():
+            store.fill(start, name, network, torch.float32)
     networks = networks.to(run.device, torch.float32)
     # Teachers are made here, so that a run in pieces starts them as an unbroken one does.
     ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)

@@ -7,6 +7,8 @@ import re
 import stat
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -316,3 +318,15 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(small_config, tmp_
 def test_a_folder_that_is_not_there_is_said(small_config, tmp_path):
     with pytest.raises(InputError, match="could not be written .*No such file"):
         store.save(tmp_path / "no" / "net.safetensors", build(small_config), small_config, {}, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"context": "face"}, "context face"), ({"audio": "hierarchical"}, "audio hierarchical")]
+)
+def test_a_bundle_of_hallos_weights_can_be_described_and_not_drawn_with(small_config, tmp_path, changed, said):
+    path = tmp_path / "hallo.safetensors"
+    config = replace(small_config, unet=replace(small_config.unet, **changed))
+    store.save(path, SimpleNamespace(items=list), config, {"name": "hallo"}, torch.float16)
+    assert store.read_config(path) == config
+    with pytest.raises(InputError, match=rf"face masks \(.*{said}.*cannot draw with yet; choose a bundle"):
+        store.read_drawable(path)
