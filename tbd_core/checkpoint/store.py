@@ -104,8 +104,8 @@ def read_drawable(path: Path) -> ModelConfig:
     if config.unet.context != "text" or config.unet.audio == "hierarchical":
         raise InputError(
             f"{path} wants Hallo's face tokens and face masks (context {config.unet.context}, audio "
-            f"{config.unet.audio}), which this version converts and describes but cannot draw with yet; choose a bundle "
-            "with context text and audio single"
+            f"{config.unet.audio}), which this version converts and describes but cannot draw with yet; choose a "
+            "bundle with context text and audio single"
         )
     return config
 
