@@ -174,7 +174,7 @@ def test_a_saved_graph_keeps_nothing_of_the_view(page):
     saved = page.evaluate("() => window.app.rootGraph.serialize()")
     values = {node["type"]: node.get("widgets_values") for node in saved["nodes"]}
     assert values["TBDEditPrompts"] == ["auto", "", "", ""]
-    assert len(values["TBDPromptBuilder"]) == 5
+    assert len(values["TBDPromptBuilder"]) == 8
 
 
 def test_missing_models_are_named_when_a_workflow_for_others_is_opened(open_page):
