@@ -22,7 +22,7 @@ NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 # Pixels under the widgets that the page fills: pictures, texts, players.
 SHOWS = {
     "PreviewImage": 250, "PreviewAny": 190, "SaveVideo": 330, "LoadImage": 320, "LoadAudio": 90, "TBDRenderVideo": 300,
-    "TBDPromptBuilder": 230, "TBDEditPrompts": 260,
+    "TBDPromptBuilder": 310, "TBDEditPrompts": 260,
 }  # fmt: skip
 # A file that is not there yet: the person's own, or a model that the page offers to download.
 UPLOADS = ("image_upload", "audio_upload", "video_upload")
