@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..tbd_core.cot_fa.asking import MEMORY
 from ..tbd_core.cot_fa.edit import MODES, TEXTS, needed, settle
 from ..tbd_core.cot_fa.knowledge import STYLES
 from ..tbd_core.cot_fa.record import steps_as_text
@@ -108,6 +107,8 @@ class TBDPromptBuilder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_) -> int:
         """Another one once a question was not answered: the same inputs are then asked again."""
+        from ..tbd_core.cot_fa.asking import MEMORY
+
         return MEMORY.unanswered
 
     @classmethod

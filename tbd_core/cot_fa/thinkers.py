@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from ..config import GenerateOptions
 from ..errors import InputError
 from ..flow import Thought
-from .asking import Check, Thinker, ask
 from .think import think
 
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from .asking import Check, Thinker
 
 THINKERS = ("rules", "server", "vlm")
 
@@ -81,6 +82,8 @@ def thought_of(
         return think(emotion, intensity, subject, style, portrait)
     thinker = make_thinker(options)
     try:
+        from .asking import ask  # of no use to the rules, and ComfyUI's start waits for what is imported
+
         thought = ask(
             thinker, emotion, intensity, subject, style, portrait, None if picture is None else picture(), check
         )
