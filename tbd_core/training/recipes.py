@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..data.corpus import CorpusSize
 from ..evaluation.cases import CaseSizes
@@ -22,6 +22,7 @@ class Recipes:
     readers: Recipe
     stage1: Recipe
     stage2: Recipe
+    reference: bool = True  # whether stage 1 teaches ReferenceNet and the audio attention beside the denoiser
     judged: CaseSizes = CaseSizes()  # how much is drawn to be judged in the end
 
 
@@ -56,12 +57,25 @@ def onward(seed: int = 0) -> Recipes:
     )
 
 
+def longer(seed: int = 0) -> Recipes:
+    """The same bundle's denoiser goes on alone with what it is told, on one core or two; all else stays."""
+    kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
+    return replace(
+        onward(seed),
+        name="longer",
+        text=kept,
+        readers=kept,
+        stage1=Recipe(steps=2600, batch=16, learning_rate=8e-4, muon=0.01, show_every=650, seed=seed),
+        reference=False,
+    )
+
+
 def smoke(seed: int = 0) -> Recipes:
     """Every part for a few steps: proves the path, teaches nothing."""
     quick = Recipe(steps=2, batch=2, learning_rate=1e-3, warmup=1, save_every=1, show_every=2, seed=seed)
     size = CorpusSize(recordings=4, people=24, expressions=2, clips=4, pixels=64)
     judged = CaseSizes(people=1, units=(12,), emotions=("happy",), voices=())
-    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, quick, judged)
+    return Recipes("smoke", size, quick, quick, quick, quick, quick, quick, quick, judged=judged)
 
 
-RECIPES = {"tiny": tiny_recipes, "onward": onward, "smoke": smoke}
+RECIPES = {"tiny": tiny_recipes, "onward": onward, "longer": longer, "smoke": smoke}

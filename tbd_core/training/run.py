@@ -213,9 +213,13 @@ def train_stages(
         )  # fmt: skip
 
     guided = {"reference": nets.reference, "denoiser": nets.denoiser, "audioproj": nets.projection}
+    learning = of_stage1
+    if not recipes.reference:
+        nets.reference.requires_grad_(False)
+        guided, learning = {"denoiser": nets.denoiser}, of_denoiser
     fit(
-        run, "stage1", guided, lazily(of_frames), recipes.stage1, keys["stage1"],
-        lambda name: "motion_modules" not in name, show.show_emotions(run, networks, config, "stage1"),
+        run, "stage1", guided, lazily(of_frames), recipes.stage1, keys["stage1"], learning,
+        show.show_emotions(run, networks, config, "stage1"),
     )  # fmt: skip
 
     # Stage 2: clips. As in the paper only audio and motion learn.
@@ -273,8 +277,20 @@ def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) 
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
     ears = keys["audio"], asdict(config.audio_projection)
     keys["stage1"] = key(keys["vae"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)
+    if not recipes.reference:
+        keys["stage1"] = key(keys["stage1"], "denoiser alone")
     keys["stage2"] = key(keys["stage1"], recipe["stage2"])
     return keys
+
+
+def of_stage1(name: str) -> bool:
+    """All but what relates the frames of a clip."""
+    return "motion_modules" not in name
+
+
+def of_denoiser(name: str) -> bool:
+    """Of stage 1 what neither hears nor relates frames."""
+    return of_stage1(name) and "audio_modules" not in name
 
 
 def of_stage2(name: str) -> bool:
