@@ -166,6 +166,14 @@ def _face_arguments(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--face-model", type=Path, help="the file of a detector that brings none")
     made.add_argument(
+        "--face-embedding", type=Path, metavar="FILE",
+        help="with Hallo's weights: whose face it is, 512 numbers (.npy, .safetensors) or a recognition model (.onnx)",
+    )  # fmt: skip
+    made.add_argument(
+        "--text-strength", type=number,
+        help="with hallo-text: how strongly the words are heard beside the face, 0 to 1 (default 0.5)",
+    )  # fmt: skip
+    made.add_argument(
         "--paste-back", action="store_true", help="a video of the portrait's own size, what was drawn put back into it"
     )
 
@@ -230,7 +238,8 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         device=arguments.device, dtype=arguments.dtype, thinker=arguments.thinker, thinker_url=arguments.thinker_url,
         thinker_model=arguments.thinker_model, thinker_stays=arguments.thinker_stays,
         face=arguments.face, face_margin=arguments.face_margin, face_detector=arguments.face_detector,
-        face_model=arguments.face_model, paste_back=arguments.paste_back,
+        face_model=arguments.face_model, face_embedding=arguments.face_embedding,
+        text_strength=arguments.text_strength, paste_back=arguments.paste_back,
     )  # fmt: skip
     keep_memory()
     bar = None

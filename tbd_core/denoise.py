@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .config import ModelConfig, SchedulerConfig
 from .errors import InputError, needed_packages
+from .face_guide import FaceGuide, hear
 from .flow import OnStep, Schedule, StepReport
 from .models.attention import Context, KVCache
 from .units import CLIP_FRAMES, MOTION_FRAMES
@@ -82,10 +83,11 @@ class Job:
     guidance: Guidance
     stages: tuple[Tensor, ...]  # K text states, each [1, N, D]
     negative: Tensor  # [1, N, D]
-    empty: Tensor  # [1, N, D], ReferenceNet's own context
+    empty: Tensor  # [1, N, D], ReferenceNet's own context: the empty prompt, with Hallo's weights the face's tokens
     portrait: Tensor  # latents [1, C, h, w]
     reference: dict[str, Tensor]  # ReferenceNet's features of the portrait
     seed: int
+    face: FaceGuide | None = None  # with Hallo's weights
 
 
 def clip_seed(seed: int, clip: int) -> int:
@@ -129,10 +131,12 @@ def draw_clip(
     cache = KVCache()
     often = Counter(job.schedule.weights)
 
+    face = {True: job.face, False: job.face and job.face.unguided()}
+
     def context(text: Tensor, text_id, reference: bool, sound: bool) -> Context:
         return Context(
-            text=text,
-            text_id=text_id,
+            **hear(face[reference], text),
+            text_id=text_id if job.face is None or text_id is None else (text_id, reference),
             num_frames=CLIP_FRAMES,
             reference=job.reference if reference else None,
             motion=motion,

@@ -39,6 +39,7 @@ class Face:
     score: float | None = None
     detector: str = "by hand"
     lips: Box | None = None
+    points: tuple[tuple[float, float], ...] | None = None  # both eyes, nose, both corners of the mouth; insightface's
 
     def lip_box(self) -> Box:
         """The detector's, or where lips mostly are in such a face (LIPS)."""
@@ -186,9 +187,10 @@ class InsightFace:
     name = "insightface"
     hint = "it looks for faces with a score of 0.5 or more"
     INPUT = (640, 640)
+    packages = "insightface onnxruntime"
 
     def __init__(self, model: Path) -> None:
-        zoo = optional("insightface.model_zoo", "insightface onnxruntime", self.name)
+        zoo = optional("insightface.model_zoo", self.packages, self.name)
         try:
             self._detector = zoo.get_model(str(model))
             self._detector.prepare(ctx_id=-1, input_size=self.INPUT)
@@ -203,12 +205,13 @@ class InsightFace:
         boxes, points = self._detector.detect(pixels[:, :, ::-1].copy(), input_size=self.INPUT)  # it wants BGR
         faces = []
         for i, (left, top, right, bottom, score) in enumerate(boxes.tolist()):
-            lips = None
+            lips, marks = None, None
             if points is not None:
-                (ax, ay), (bx, by) = points[i][3:5].tolist()  # the mouth's corners
+                marks = tuple((float(x), float(y)) for x, y in points[i][:5].tolist())
+                (ax, ay), (bx, by) = marks[3:5]  # the mouth's corners
                 lips = _lips((ax + bx) / 2, (ay + by) / 2, abs(bx - ax), size)
             if box := clip_box((left, top, right, bottom), size):
-                faces.append(Face(box, score, self.name, lips))
+                faces.append(Face(box, score, self.name, lips, marks))
         return faces
 
 

@@ -21,9 +21,12 @@ from .cot_fa.think import think
 from .cot_fa.thinkers import asked_for, check_thinker, thought_of
 from .crops import Seen, see
 from .devices import DTYPES, check_device, pick_device, pick_dtype
+from .embedding import read_embedding
 from .errors import InputError
+from .face_guide import TEXT_STRENGTH, Boxes, guide_by, notes_on, place_face, wants_face
 from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
+from .host import image_to_pil, to_image
 from .memory import peak_mb
 from .parts import PartStore, fingerprint
 from .portrait import check_portrait, check_size, load_portrait, read_portrait
@@ -58,6 +61,8 @@ class Plan:
     speech: Speech
     warnings: tuple[str, ...]
     seen: Seen | None = None  # where the portrait was cut; None: nothing was asked of the face
+    boxes: Boxes | None = None  # of face and lips, for Hallo's weights
+    embedding: torch.Tensor | None = None  # [512], whose face it is, for Hallo's weights
 
     @property
     def model_name(self) -> str:
@@ -77,7 +82,7 @@ def plan(options: GenerateOptions) -> Plan:
     """Check everything and think. Raises InputError; loads no network and imports torch only for the two inputs."""
     check_options(options)
     about = store.read_about(options.model)
-    config = store.read_drawable(options.model)
+    config = store.read_config(options.model)
     defaults = config.defaults
     check_output(options.output)
     for what, source in (("portrait", options.portrait), ("speech", options.speech)):
@@ -93,6 +98,7 @@ def plan(options: GenerateOptions) -> Plan:
     schedule = make_schedule(steps, len(stages), split, options.blend or defaults.blend)
     speech = load_speech(options.speech)
     portrait, seen = see_portrait(options, defaults.size)
+    boxes, embedding, face_notes = see_face(options, config, portrait, seen)
     if options.thinker != "rules":
         thought = think_as_asked(options, seen)
         stages, negative, said = settle_prompts(options, thought)
@@ -107,8 +113,10 @@ def plan(options: GenerateOptions) -> Plan:
         guidance=defaults.guidance if options.guidance is None else options.guidance,
         portrait=portrait,
         speech=speech,
-        warnings=(*said, *portrait.warnings, *speech.warnings),
+        warnings=(*said, *portrait.warnings, *speech.warnings, *face_notes),
         seen=seen,
+        boxes=boxes,
+        embedding=embedding,
     )
 
 
@@ -122,6 +130,31 @@ def see_portrait(options: GenerateOptions, square: int) -> tuple[Portrait, Seen 
     target = options.size or (square, square)
     portrait, seen = see(picture, asked, target, options.paste_back, Path(options.portrait).name)
     return replace(portrait, warnings=(*notes, *portrait.warnings)), seen
+
+
+def see_face(
+    options: GenerateOptions, config: ModelConfig, portrait: Portrait, seen: Seen | None
+) -> tuple[Boxes | None, torch.Tensor | None, tuple[str, ...]]:
+    """(where the face and its lips are, whose face it is, warnings), for a bundle that wants to know."""
+    if not wants_face(config.unet):
+        if options.face_embedding is not None:
+            raise InputError(
+                f"--face-embedding is {options.face_embedding}, but {options.model} has no face tokens; leave it out"
+            )
+        if options.text_strength is not None:
+            raise InputError(
+                f"--text-strength is {options.text_strength:g}, but {options.model} hears words alone; use --text-scale"
+            )
+        return None, None, ()
+    embedding = None
+    if options.face_embedding is not None:
+        picture, _ = read_portrait(options.portrait)
+        embedding = read_embedding(options.face_embedding, picture, seen.choice.face if seen else None)
+    asked = (
+        request("auto", detector=options.face_detector, model=options.face_model) if options.face != "whole" else None
+    )
+    boxes, notes = place_face(image_to_pil(to_image(portrait.pixels)), seen, asked, Path(options.portrait).name)
+    return boxes, embedding, (*notes, *notes_on(config.unet, embedding, options.text_scale))
 
 
 def think_as_asked(options: GenerateOptions, seen: Seen | None) -> Thought:
@@ -145,6 +178,8 @@ def check_options(options: GenerateOptions) -> None:
     ):  # fmt: skip
         if value is not None and not 0 <= value <= 30:  # NaN is not between either
             raise InputError(f"--{name} is {value}; give a number from 0 to 30")
+    if options.text_strength is not None and not 0 <= options.text_strength <= 1:
+        raise InputError(f"--text-strength is {options.text_strength}; give a number from 0 to 1")
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**63 - 1}")
     check_device(options.device)
@@ -257,7 +292,15 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
     device = pick_device(options.device)
     networks, config = store.load(options.model, device, pick_dtype(options.dtype, device))
     with torch.inference_mode():
-        empty = conditioning.text_states(networks, "")
+        empty, face = conditioning.text_states(networks, ""), None
+        if job_plan.boxes:
+            height, width = job_plan.portrait.pixels.shape[2:]
+            strength = TEXT_STRENGTH if options.text_strength is None else options.text_strength
+            face = guide_by(
+                config.unet, job_plan.boxes, job_plan.embedding, (width, height), networks.imageproj,
+                networks.face_locator, strength,
+            ).on(empty)  # fmt: skip
+            empty = empty if face.tokens is None else face.tokens
         portrait = conditioning.portrait_latents(networks, job_plan.portrait.pixels)
         # The tail clip is padded with silence, then trimmed.
         heard = conditioning.speech_features(
@@ -274,6 +317,7 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
             portrait=portrait,
             reference=denoise.see(networks.reference_unet, portrait, empty),
             seed=options.seed,
+            face=face,
         )
     return job, heard
 
@@ -292,6 +336,12 @@ def part_key(job_plan: Plan) -> dict[str, Any]:
         "negative": job_plan.negative,
         "schedule": asdict(job_plan.schedule),
         "guidance": [job_plan.guidance, options.text_scale, options.audio_scale],
+        "face": job_plan.boxes
+        and {
+            **asdict(job_plan.boxes),
+            "embedding": None if job_plan.embedding is None else fingerprint(job_plan.embedding),
+            "text_strength": options.text_strength,
+        },
         "seed": options.seed,
         "device": str(device),
         "dtype": str(pick_dtype(options.dtype, device)),

@@ -70,10 +70,10 @@ def networks_of(config: ModelConfig) -> dict[str, nn.Module]:
     """Everything a bundle of `config` holds, {prefix: network on the meta device}."""
     import torch
 
-    from ..models.build import build, build_face
+    from ..models.build import build
 
     with torch.device("meta"):
-        return dict(build(config).items()) | build_face(config)
+        return dict(build(config).items())
 
 
 def plan(recipe: Recipe, sources: Mapping[str, Source], dtype: str = "fp16", seed: int = 0) -> Plan:

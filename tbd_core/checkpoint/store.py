@@ -98,14 +98,14 @@ def header_entry(config: ModelConfig, about: dict[str, Any]) -> str:
 
 
 def read_drawable(path: Path) -> ModelConfig:
-    """`read_config` of a bundle that this version can draw with. InputError for one of Hallo's weights: its face tokens
-    and masks are not given to it yet."""
+    """`read_config` of a bundle with this project's own conditions, to train or judge. InputError for one of Hallo's
+    weights: drawn faces come without face tokens and masks."""
     config = read_config(path)
     if config.unet.context != "text" or config.unet.audio == "hierarchical":
         raise InputError(
             f"{path} wants Hallo's face tokens and face masks (context {config.unet.context}, audio "
-            f"{config.unet.audio}), which this version converts and describes but cannot draw with yet; choose a "
-            "bundle with context text and audio single"
+            f"{config.unet.audio}), for which `generate` draws but neither training nor evaluation do; choose a bundle "
+            "with context text and audio single"
         )
     return config
 

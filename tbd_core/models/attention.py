@@ -54,11 +54,12 @@ class Context:
     num_frames: int = 1  # F; the batch of the latents is B·F, frames fastest
     reference: dict[str, Tensor] | None = None  # [B, h·w, C]
     motion: dict[str, Tensor] | None = None  # [B, M, h·w, C], the M motion frames
-    audio: Tensor | None = None  # [B, F, N, D]
-    audio_masks: AudioMasks | None = None  # hierarchical audio only
+    audio: Tensor | None = None  # [B, F, N, D]; None: no sound
+    audio_masks: AudioMasks | None = None  # hierarchical audio only, which without sound hears tokens of zeros (Hallo)
     audio_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the branches: full, face, lip
     words: Tensor | None = None  # [B, N, D], what attn2_text hears beside attn2; None: nothing
     words_scale: float = 1.0  # 0-1, how strongly
+    located: Tensor | None = None  # [1, C, h, w], FaceLocator's feature, added after the first convolution
     cache: KVCache | None = None
     text_id: Hashable = "text"  # tells apart the texts of one cache; None: not worth keeping
     record: dict[str, Tensor] | None = field(default=None, repr=False)  # filled with norm1 outputs when given
@@ -220,7 +221,8 @@ class AudioBlock(nn.Module):
 
 class HierarchicalAudioBlock(nn.Module):
     """Hallo's form: three branches over the same audio tokens (whole picture, face, lips), each masked on its output,
-    passed through its own 1×1 convolution and weighted."""
+    passed through its own 1×1 convolution and weighted. Without sound the tokens are zeros, and attention gives its
+    output's bias alone."""
 
     BRANCHES = ("full", "face", "lip")
 
@@ -242,9 +244,13 @@ class HierarchicalAudioBlock(nn.Module):
         normed, mixed = self.norm2(hidden), torch.zeros_like(hidden)
         for i, (branch, masks) in enumerate(zip(self.BRANCHES, ctx.audio_masks, strict=True)):
             attn = getattr(self, f"attn2_{i}")
-            audio = ctx.keep((self, i), lambda attn=attn: attn.project(ctx.audio_tokens()))
+            if ctx.audio is None:
+                heard = attn.to_out[0](torch.zeros_like(hidden[:1, :1]))
+            else:
+                audio = ctx.keep((self, i), lambda attn=attn: attn.project(ctx.audio_tokens()))
+                heard = attn(normed, audio)
             mask = masks[level].to(hidden.dtype).repeat(len(hidden) // ctx.num_frames, 1)
-            heard = attn(normed, audio) * mask.unsqueeze(2)
+            heard = heard * mask.unsqueeze(2)
             # A 1x1 convolution on tokens: no copy to an image and back.
             conv = getattr(self, f"zero_conv_{branch}")
             heard = conv(heard.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)

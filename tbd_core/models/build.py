@@ -25,7 +25,7 @@ CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
 
 @dataclass(frozen=True)
 class Networks:
-    """All networks of a bundle; the field names are the key prefixes in its file."""
+    """All networks of a bundle; the field names are the key prefixes in its file. None: it has no such network."""
 
     vae: FoldedAutoencoderKL
     text_encoder: CLIPTextModel
@@ -33,9 +33,11 @@ class Networks:
     audioproj: AudioProjection
     reference_unet: UNet
     denoising_unet: UNet
+    imageproj: ImageProjection | None = None  # this and the next with Hallo's weights alone
+    face_locator: FaceLocator | None = None
 
     def items(self) -> list[tuple[str, nn.Module]]:
-        return [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(f.name, net) for f in fields(self) if (net := getattr(self, f.name)) is not None]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Networks:
         for _, module in self.items():
@@ -119,4 +121,5 @@ def build(config: ModelConfig, ops: Any = nn, attend: Any = None) -> Networks:
         audioproj=AudioProjection(config.audio_projection, ops),
         reference_unet=reference,
         denoising_unet=denoiser,
+        **build_face(config, ops),  # pyright: ignore[reportArgumentType]
     )

@@ -80,6 +80,7 @@ class Layers(nn.Module):
     def __init__(self, name: str, level: int):
         super().__init__()
         self.name, self.level = name, level
+        self.hears_silence = False  # whether the audio modules run without sound, too (Hallo)
         self.resnets = nn.ModuleList()
         self.attentions = nn.ModuleList()
         self.audio_modules = nn.ModuleList()
@@ -95,6 +96,7 @@ class Layers(nn.Module):
             kind, inner = (AudioBlock, channels) if config.audio == "single" else (HierarchicalAudioBlock, audio_inner)
             block = kind(inner, config.num_heads, config.audio_attention_dim, ops, attend)
             self.audio_modules.append(SpatialTransformer(channels, inner, groups, block, ops))
+            self.hears_silence = config.audio == "hierarchical"
         if config.motion:
             self.motion_modules.append(MotionModule(channels, config.motion_num_heads, groups, ops, attend))
 
@@ -108,7 +110,7 @@ class Layers(nn.Module):
             return hidden
         name = f"{self.name}.attentions.{j}"
         hidden = self.attentions[j](hidden, ctx, name)
-        if ctx.audio is not None and self.audio_modules:
+        if self.audio_modules and (ctx.audio is not None or (self.hears_silence and ctx.audio_masks is not None)):
             hidden = self.audio_modules[j](hidden, ctx, self.level)
         if self.motion_modules and (ctx.num_frames > 1 or ctx.motion is not None):
             hidden = self.motion_modules[j](hidden, ctx, name)
@@ -192,12 +194,11 @@ class UNet(nn.Module):
         self.conv_norm_out = ops.GroupNorm(groups, widths[0], eps=1e-5) if head else None
         self.conv_out = ops.Conv2d(widths[0], config.in_channels, 3, padding=1) if head else None
 
-    def forward(self, latents: Tensor, timestep: Tensor, ctx: Context, mask_feature: Tensor | None = None) -> Tensor:
-        """`mask_feature` [B·F, C, h, w] is FaceLocator's, added after the first convolution."""
+    def forward(self, latents: Tensor, timestep: Tensor, ctx: Context) -> Tensor:
         # Embedding.
         hidden = self.conv_in(latents)
-        if mask_feature is not None:
-            hidden = hidden + mask_feature
+        if ctx.located is not None:
+            hidden = hidden + ctx.located
         time = timestep_embedding(timestep, self.config.block_out_channels[0]).to(hidden.dtype)
         time = self.time_embedding(time).repeat_interleave(ctx.num_frames, dim=0)
 

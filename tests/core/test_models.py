@@ -184,6 +184,16 @@ def test_a_silent_branch_leaves_hierarchical_audio_unheard(nets, reference_net):
         nets["hierarchical"](latents, timestep, replace(ctx, audio_masks=None))
 
 
+def test_without_sound_hierarchical_audio_hears_tokens_of_zeros(nets, reference_net):
+    """Hallo's unguided pass; attention itself is not computed for it."""
+    latents, timestep, ctx = inputs(reference_net)
+    zeros = nets["hierarchical"](latents, timestep, replace(ctx, audio=torch.zeros_like(ctx.audio)))
+    silent = nets["hierarchical"](latents, timestep, replace(ctx, audio=None))
+    assert differ(zeros, silent) <= 1e-5
+    assert differ(silent, nets["hierarchical"](latents, timestep, ctx)) > 1e-3
+    assert differ(nets["single"](latents, timestep, replace(ctx, audio=None)), silent) > 1e-3
+
+
 # What guides.
 
 
@@ -228,10 +238,10 @@ def test_a_single_frame_without_motion_frames_skips_the_motion_modules(nets, ref
     assert differ(nets["single"](latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
 
 
-def test_the_mask_feature_is_added_after_the_first_convolution(nets, reference_net):
+def test_where_the_face_is_is_added_after_the_first_convolution(nets, reference_net):
     latents, timestep, ctx = inputs(reference_net)
     net, feature = nets["plain"], torch.randn(16)
-    expected = net(latents, timestep, ctx, feature[None, :, None, None].expand(F, -1, *SIZE))
+    expected = net(latents, timestep, replace(ctx, located=feature[None, :, None, None].expand(1, -1, *SIZE)))
     net = UNet(net.config).eval()
     net.load_state_dict(nets["plain"].state_dict())
     net.conv_in.bias += feature

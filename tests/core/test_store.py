@@ -323,10 +323,12 @@ def test_a_folder_that_is_not_there_is_said(small_config, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"), [({"context": "face"}, "context face"), ({"audio": "hierarchical"}, "audio hierarchical")]
 )
-def test_a_bundle_of_hallos_weights_can_be_described_and_not_drawn_with(small_config, tmp_path, changed, said):
+def test_a_bundle_of_hallos_weights_can_be_described_and_not_trained_or_judged(small_config, tmp_path, changed, said):
     path = tmp_path / "hallo.safetensors"
     config = replace(small_config, unet=replace(small_config.unet, **changed))
     store.save(path, SimpleNamespace(items=list), config, {"name": "hallo"}, torch.float16)
     assert store.read_config(path) == config
-    with pytest.raises(InputError, match=rf"face masks \(.*{said}.*cannot draw with yet; choose a bundle"):
+    with pytest.raises(
+        InputError, match=rf"face masks \(.*{said}.*neither training nor evaluation do; choose a bundle"
+    ):
         store.read_drawable(path)

@@ -96,12 +96,13 @@ def outputs(path: str | Path, cached: bool = False) -> dict[str, torch.Tensor]:
         audio=audio,
         audio_masks=AudioMasks(*([given[f"{m}_mask.{i}"] for i in range(4)] for m in ("full", "face", "lip"))),
         audio_scale=tuple(about["motion_scale"]),
+        located=located,
         cache=KVCache() if cached else None,
     )
     latents = given["latents"].transpose(1, 2).flatten(0, 1)
     timestep = torch.tensor([about["timestep"]])
     for _ in range(2 if cached else 1):  # the second forward reads what the first one kept
-        noise_pred = denoiser(latents, timestep, ctx, located)
+        noise_pred = denoiser(latents, timestep, ctx)
 
     return {
         "out.face_tokens": face,
