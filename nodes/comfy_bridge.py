@@ -41,7 +41,9 @@ from ..tbd_core.checkpoint import store
 from ..tbd_core.config import TINY_BUNDLE, ModelConfig
 from ..tbd_core.cot_fa.review import over_budget
 from ..tbd_core.devices import pick_dtype
+from ..tbd_core.embedding import read_embedding
 from ..tbd_core.errors import InputError, needed_packages
+from ..tbd_core.face_guide import TEXT_STRENGTH, FaceGuide, guide_by, notes_on, place_face
 from ..tbd_core.guide import TRAILING, DrawOptions, Guide, check_guide, last_frames
 from ..tbd_core.host import KEY, Parts, image_to_pil, tbd_parts
 from ..tbd_core.host import pil_to_image as pil_to_image
@@ -154,7 +156,7 @@ def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDL
     diffusers' words. Each network is read for itself. Raises InputError."""
     # ComfyUI runs its nodes in inference mode, and what is made there can never be trained or compiled.
     with torch.inference_mode(False), torch.no_grad(), needed_packages():
-        config, device, offload = store.read_drawable(path), mm.get_torch_device(), mm.unet_offload_device()
+        config, device, offload = store.read_config(path), mm.get_torch_device(), mm.unet_offload_device()
         if beta_schedule != FROM_BUNDLE:
             config = replace(config, scheduler=replace(config.scheduler, beta_schedule=beta_schedule))
         weights, cast = _dtypes(dtype, device, path.stat().st_size // 2)
@@ -176,12 +178,21 @@ def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDL
         reference = store.make(path, "reference_unet", weights, lambda: UNet(unet, head=False, **layers))
         reference = comfy.model_patcher.ModelPatcher(reference, device, offload)
         empty = clip.encode_from_tokens(clip.tokenize(""))
-        model.set_attachments(KEY, Parts(config, path, cast or weights, reference, empty))
+        small = {name: store.make(path, name, torch.float32, partial(_small, config, name)) for name in _small(config)}
+        face = comfy.model_patcher.ModelPatcher(torch.nn.ModuleDict(small), device, offload) if small else None
+        model.set_attachments(KEY, Parts(config, path, cast or weights, reference, empty, face))
 
         sound = torch.float32 if exact or not mm.should_use_fp16(device) else torch.float16
         hears = store.make(path, "audio_encoder", sound, partial(build.build_audio_encoder, config))
         encoder = comfy.model_patcher.ModelPatcher(AudioEncoderModule(hears), device, offload)
         return model, clip, vae, host.AudioEncoder(encoder, path)
+
+
+def _small(config: ModelConfig, name: str | None = None) -> Any:
+    """The networks about a face alone that a bundle has, or one of them, without weights."""
+    with torch.device("meta"):
+        found = build.build_face(config)
+    return found if name is None else found[name]
 
 
 def _dtypes(name: str, device: torch.device, parameters: int) -> tuple[torch.dtype, torch.dtype | None]:
@@ -239,10 +250,12 @@ def _scale(model: Any) -> float:
 
 
 def see_portrait(
-    model: Any, vae: Any, image: Tensor, size: tuple[int, int] | None = None, box: str = "", mask: Tensor | None = None
-) -> tuple[EncodedReference, Tensor]:
+    model: Any, vae: Any, image: Tensor, size: tuple[int, int] | None = None, box: str = "", mask: Tensor | None = None,
+    embedding: str = "", text_strength: float = TEXT_STRENGTH,
+) -> tuple[EncodedReference, Tensor]:  # fmt: skip
     """(what the model sees of an IMAGE [1, H, W, C], the picture it sees as an IMAGE). `size`: (W, H) pixels, None: the
-    bundle's square; `box` and `mask`: where the face is (`face_box`). Raises InputError."""
+    bundle's square; `box` and `mask`: where the face is (`face_box`); `embedding`: whose it is, a file below the input
+    folder, and `text_strength`, with Hallo's weights. Raises InputError."""
     parts, picture = tbd_parts(model), image_to_pil(image)
     notes = host.check_vae(vae, parts)
     face = host.face_box(box, mask, picture.size)
@@ -255,18 +268,43 @@ def see_portrait(
         if said := unlike_training(about, parts.bundle, own, latents, portrait.pixels):
             notes = (*notes, f"{portrait.source} {said}")
     host.warn(notes)
-    digest = fingerprint(latents, [str(parts.bundle), str(parts.dtype)])
-    features, pixels = reference_features(model, latents), (shown.shape[2], shown.shape[1])
-    return EncodedReference(latents, features, pixels, portrait.source, notes, digest, parts.bundle), shown
+    pixels, guide = (shown.shape[2], shown.shape[1]), None
+    if parts.config.unet.wants_face:
+        marked = host.marked_face(face, picture.size, pixels)
+        guide, told = see_face(parts, image_to_pil(shown), marked, embedding, text_strength)
+        host.warn(told)
+        notes = (*notes, *told)
+    told_of = [] if guide is None else [*guide.tensors(), guide.text_strength]
+    digest = fingerprint(latents, [str(parts.bundle), str(parts.dtype)], *told_of)
+    features = reference_features(model, latents, guide)
+    return EncodedReference(latents, features, pixels, portrait.source, notes, digest, parts.bundle, guide), shown
 
 
-def reference_features(model: Any, latents: Tensor) -> dict[str, Tensor]:
-    """ReferenceNet's features {layer: [B, h·w, C]} of scaled latents [B, C, h, w]."""
+def see_face(
+    parts: Parts, picture: Any, marked: Any, embedding: str, text_strength: float
+) -> tuple[FaceGuide, tuple[str, ...]]:  # fmt: skip
+    """(what Hallo's weights are told of the face in a drawn Pillow `picture`, warnings). Raises InputError."""
+    config, nets = parts.config.unet, {}
+    boxes, notes = place_face(picture, marked)
+    values = read_embedding(input_file(embedding)) if embedding.strip() else None
+    if parts.face is not None:
+        mm.load_models_gpu([parts.face], force_full_load=True)  # plain layers
+        nets = dict(parts.face.model.items())
+    guide = guide_by(
+        config, boxes, values, picture.size, nets.get("imageproj"), nets.get("face_locator"), text_strength
+    ).on(torch.zeros(0, device=mm.intermediate_device()))
+    return guide, (*notes, *notes_on(config, values, None))
+
+
+def reference_features(model: Any, latents: Tensor, face: FaceGuide | None = None) -> dict[str, Tensor]:
+    """ReferenceNet's features {layer: [B, h·w, C]} of scaled latents [B, C, h, w]; with Hallo's weights it hears the
+    `face`'s tokens."""
     parts = tbd_parts(model)
+    heard = parts.empty if face is None or face.tokens is None else face.tokens
     mm.load_models_gpu([parts.reference], memory_required=model.model.memory_required(list(latents.shape)))
     where = {"device": parts.reference.load_device, "dtype": parts.dtype}
     latents = latents.to(**where).contiguous(memory_format=torch.channels_last)
-    features = parts.reference.model.features(latents, parts.empty.to(**where).expand(len(latents), -1, -1))
+    features = parts.reference.model.features(latents, heard.to(**where).expand(len(latents), -1, -1))
     return {name: value.to(mm.intermediate_device()) for name, value in features.items()}
 
 
@@ -289,10 +327,13 @@ def guide_for(
 ) -> Guide:
     """What clip `clip`, from 0, is guided by. `before` [M, C, h, w]: the last scaled latents of the clip before; None:
     the portrait. InputError when reference or sound belong to another model."""
-    check_guide(tbd_parts(model).config, reference.features, audio.features, audio.speech.num_frames, clip)
-    motion = reference_features(model, denoise.first_motion(reference.latents) if before is None else before)
+    face, frames = reference.face, audio.speech.num_frames
+    check_guide(tbd_parts(model).config, reference.features, face, audio.features, frames, clip)
+    before = denoise.first_motion(reference.latents) if before is None else before
+    motion = reference_features(model, before, face)
     windows = speech.window_frames(audio.features, range(clip * CLIP_FRAMES, (clip + 1) * CLIP_FRAMES))
-    return Guide(reference.features, {name: value[None] for name, value in motion.items()}, windows, reference.size)
+    moved = {name: value[None] for name, value in motion.items()}
+    return Guide(reference.features, moved, windows, reference.size, face)
 
 
 def apply_conditions(
@@ -431,6 +472,15 @@ def output_folder() -> Path:
 
 def input_folder() -> Path:
     return Path(folder_paths.get_input_directory())
+
+
+def input_file(name: str) -> Path:
+    """A file below the input folder. InputError when there is none of that name, or when it leads elsewhere."""
+    folder = os.path.realpath(input_folder())
+    path = Path(os.path.realpath(os.path.join(folder, name.strip())))
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise InputError(f"{name!r} is no file below ComfyUI's input folder; put it there and give its name")
+    return path
 
 
 def blocker(count: int) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..tbd_core.face_guide import TEXT_STRENGTH
 from . import comfy_bridge
 from .compat import Vae, extra
 from .sockets import AUDIO, AUDIO_ENCODER, REFERENCE
@@ -65,6 +66,27 @@ class TBDReferenceEncode(io.ComfyNode):
                 io.Mask.Input(
                     "face", optional=True, tooltip="White on the face, in place of box. An all-black mask says nothing."
                 ),
+                io.String.Input(
+                    "face_embedding",
+                    optional=True,
+                    default="",
+                    placeholder="face.npy",
+                    dynamic_prompts=False,
+                    tooltip="Only for models converted from Hallo's weights: whose face it is, 512 numbers of ArcFace "
+                    "in an .npy or .safetensors file of the input folder. Blank: the likeness comes from the portrait "
+                    "alone.",
+                ),
+                io.Float.Input(
+                    "text_strength",
+                    optional=True,
+                    default=TEXT_STRENGTH,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="Only for hallo-text models: how strongly the prompts are heard beside the face, from 0 "
+                    "(not at all) to 1.",
+                ),
             ],
             outputs=[
                 REFERENCE.Output("reference", tooltip="For TBD Sampler, Apply Conditions and Render Video."),
@@ -74,6 +96,10 @@ class TBDReferenceEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, vae, image, width: int, height: int, box: str, face=None) -> io.NodeOutput:
+    def execute(
+        cls, model, vae, image, width: int, height: int, box: str, face=None, face_embedding: str = "",
+        text_strength: float = TEXT_STRENGTH,
+    ) -> io.NodeOutput:  # fmt: skip
         size = (width or height, height or width) if width or height else None
-        return io.NodeOutput(*comfy_bridge.see_portrait(model, vae, image, size, box, face))
+        asked = box, face, face_embedding, text_strength
+        return io.NodeOutput(*comfy_bridge.see_portrait(model, vae, image, size, *asked))

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..tbd_core.face_guide import FaceGuide
     from ..tbd_core.flow import Speech
 
 # A type's name is part of every saved graph: never rename one.
@@ -46,6 +47,7 @@ class EncodedReference:
     warnings: tuple[str, ...]
     digest: str  # of the pixels and the networks: equal digests, equal reference
     bundle: Path  # ReferenceNet's
+    face: FaceGuide | None = None  # with Hallo's weights
 
     def __repr__(self) -> str:
         return f"EncodedReference({self.size[0]} x {self.size[1]}, {self.source})"

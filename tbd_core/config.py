@@ -26,6 +26,11 @@ class UNetConfig:
     motion_num_heads: int = 8
     in_channels: int = LATENT_CHANNELS
 
+    @property
+    def wants_face(self) -> bool:
+        """Whether it is of Hallo's kinds, which are told of a face besides the portrait (face_guide.py)."""
+        return self.context != "text" or self.audio == "hierarchical"
+
     def __post_init__(self) -> None:
         problems = [
             f"width {width} is not a multiple of {name} ({n})"

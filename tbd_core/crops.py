@@ -87,15 +87,17 @@ class Crop:
         return left, top, right, bottom
 
 
-def whole_crop(picture: tuple[int, int], target: tuple[int, int]) -> Crop:
-    """What `load_portrait` cuts when nothing is said of a face: the largest of the target's shape, a little high."""
+def whole_crop(
+    picture: tuple[int, int], target: tuple[int, int], centering: tuple[float, float] = CENTERING
+) -> Crop:  # fmt: skip
+    """What `fit_portrait` cuts: the largest of the target's shape, when nothing is said of a face a little high."""
     width, height = picture
     shape = target[0] / target[1]
     if width / height >= shape:
         size = (float(width), float(height)) if width / height == shape else (shape * height, float(height))
     else:
         size = (float(width), width / shape)
-    x, y = (width - size[0]) * CENTERING[0], (height - size[1]) * CENTERING[1]
+    x, y = (width - size[0]) * centering[0], (height - size[1]) * centering[1]
     return Crop((x, y, *size), picture, target)
 
 

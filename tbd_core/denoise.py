@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .config import ModelConfig, SchedulerConfig
 from .errors import InputError, needed_packages
-from .face_guide import FaceGuide, hear
+from .face_guide import FaceGuide
 from .flow import OnStep, Schedule, StepReport
 from .models.attention import Context, KVCache
 from .units import CLIP_FRAMES, MOTION_FRAMES
@@ -135,7 +135,7 @@ def draw_clip(
 
     def context(text: Tensor, text_id, reference: bool, sound: bool) -> Context:
         return Context(
-            **hear(face[reference], text),
+            **({"text": text} if (seen_face := face[reference]) is None else seen_face.hear(text)),
             text_id=text_id if job.face is None or text_id is None else (text_id, reference),
             num_frames=CLIP_FRAMES,
             reference=job.reference if reference else None,

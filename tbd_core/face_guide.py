@@ -54,6 +54,23 @@ class FaceGuide:
     def unguided(self) -> FaceGuide:
         return replace(self, tokens=self.nobody, located=None)
 
+    def hear(self, words: Tensor) -> dict[str, Any]:
+        """Context's entries for text states `words` [B, N, D], which lie beside it."""
+        if self.tokens is None:
+            return {"text": words, "audio_masks": self.masks}
+        return {
+            "text": self.tokens.expand(len(words), -1, -1),
+            "words": words,
+            "words_scale": self.text_strength,
+            "located": self.located,
+            "audio_masks": self.masks,
+        }
+
+    def tensors(self) -> list[Tensor]:
+        """All that decides what is drawn, beside `text_strength`."""
+        parts = [self.tokens, self.nobody, self.located, *(mask for branch in self.masks or () for mask in branch)]
+        return [part for part in parts if part is not None]
+
     def on(self, like: Tensor) -> FaceGuide:
         """Where `like` lies and in its type."""
 
@@ -66,34 +83,16 @@ class FaceGuide:
         )
 
 
-def wants_face(config: UNetConfig) -> bool:
-    """Whether the network is one of Hallo's kinds."""
-    return config.context != "text" or config.audio == "hierarchical"
-
-
-def hear(face: FaceGuide | None, words: Tensor) -> dict[str, Any]:
-    """Context's entries for text states `words` [B, N, D]; `face` lies beside them. None: words alone."""
-    if face is None:
-        return {"text": words}
-    if face.tokens is None:
-        return {"text": words, "audio_masks": face.masks}
-    return {
-        "text": face.tokens.expand(len(words), -1, -1),
-        "words": words,
-        "words_scale": face.text_strength,
-        "located": face.located,
-        "audio_masks": face.masks,
-    }
-
-
 def guide_by(
     config: UNetConfig, boxes: Boxes, embedding: Tensor | None, size: tuple[int, int], imageproj: nn.Module | None,
     face_locator: nn.Module | None, text_strength: float = TEXT_STRENGTH,
 ) -> FaceGuide:  # fmt: skip
     """What a bundle's two small networks make of a face, where they compute. `embedding` [512], None: nobody's; `size`
-    W, H pixels that are drawn. InputError for a box that does not meet the picture."""
+    W, H pixels that are drawn. InputError for a box that does not meet the picture, and for such a strength."""
     import torch
 
+    if not 0 <= text_strength <= 1:  # NaN is not between either
+        raise InputError(f"the text strength is {text_strength}; give a number from 0 to 1")
     masks = audio_masks(boxes.face, boxes.lips, size) if config.audio == "hierarchical" else None
     if imageproj is None or face_locator is None:
         return FaceGuide(None, None, None, masks, text_strength)
@@ -145,6 +144,4 @@ def notes_on(config: UNetConfig, embedding: Any, text_scale: float | None) -> tu
     return tuple(said)
 
 
-__all__ = [
-    "Boxes", "FaceGuide", "guide_by", "hear", "notes_on", "place_face", "wants_face",
-]  # fmt: skip
+__all__ = ["Boxes", "FaceGuide", "guide_by", "notes_on", "place_face"]

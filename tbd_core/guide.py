@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .config import ModelConfig, SamplingDefaults
 from .errors import InputError
+from .face_guide import FaceGuide
 from .progressive import MAX_STEPS
 from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
 
@@ -73,6 +74,7 @@ class Guide:
     motion: Features | None  # {layer: [1, M, h·w, C]}
     windows: Tensor | None  # [F, window, L, C]
     size: tuple[int, int]  # W, H pixels that they were made at
+    face: FaceGuide | None = None  # with Hallo's weights, in every pass
 
     def __repr__(self) -> str:
         parts = {"portrait": self.reference, "motion": self.motion, "sound": self.windows}
@@ -83,12 +85,12 @@ class Guide:
 
     def unguided(self) -> Guide:
         """What the joint unconditional pass keeps: motion alone (docs/decisions/0004)."""
-        return replace(self, reference=None, windows=None)
+        return replace(self, reference=None, windows=None, face=self.face and self.face.unguided())
 
     def on(self, project: Callable[[Tensor], Tensor], rows: int, frames: int, like: Tensor) -> dict[str, Any]:
-        """Context's `reference`, `motion` and `audio` for `rows` samples of `frames` frames, where `like`
-        [rows·F, C, h, w] lies and in its type. `project` is the bundle's AudioProjection. InputError when the latents
-        are of another size or number than the guide was made for."""
+        """Context's `reference`, `motion` and `audio` for `rows` samples of `frames` frames, and the `face`, where
+        `like` [rows·F, C, h, w] lies and in its type. `project` is the bundle's AudioProjection. InputError when the
+        latents are of another size or number than the guide was made for."""
         size = (like.shape[3] * LATENT_SCALE, like.shape[2] * LATENT_SCALE)
         if size != self.size:
             raise InputError(
@@ -111,17 +113,26 @@ class Guide:
         if self.windows is not None:
             tokens = project(self.windows.unsqueeze(0).to(like.device, like.dtype))
             heard = tokens.expand(rows, *tokens.shape[1:])
-        return {"reference": bring_all(self.reference), "motion": bring_all(self.motion), "audio": heard}
+        parts = {"reference": bring_all(self.reference), "motion": bring_all(self.motion), "audio": heard}
+        return {**parts, "face": self.face and self.face.on(like)}
 
 
-def check_guide(config: ModelConfig, reference: Features, features: Tensor, num_frames: int, clip: int) -> None:
-    """InputError when the portrait's `reference` {layer: [1, h·w, C]} or the sound's `features` [F', L, C] are another
-    model's, or when `num_frames` frames have no such clip."""
+def check_guide(
+    config: ModelConfig, reference: Features, face: FaceGuide | None, features: Tensor, num_frames: int, clip: int
+) -> None:  # fmt: skip
+    """InputError when the portrait's `reference` {layer: [1, h·w, C]} and `face` or the sound's `features` [F', L, C]
+    are another model's, or when `num_frames` frames have no such clip."""
     width, wanted = reference[FIRST_LAYER].shape[-1], config.unet.block_out_channels[0]
     if width != wanted:
         raise InputError(
             f"the reference is {width} wide, this model wants {wanted}; connect the same MODEL to ReferenceNet Encode "
             "and here"
+        )
+    if config.unet.wants_face != (face is not None):
+        kind, has = ("Hallo's kind, which wants", "none") if face is None else ("a kind without", "some")
+        raise InputError(
+            f"this model is of {kind} face tokens or masks, and the reference has {has}; "
+            "connect the same MODEL to ReferenceNet Encode and here"
         )
     hears = config.audio_projection
     if features.shape[1:] != (hears.layers, hears.channels):

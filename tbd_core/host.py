@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .crops import Seen, whole_crop
+from .detectors import Face
 from .errors import InputError
+from .faces import Choice, show
+from .portrait import centre_on
 from .speech import speech_from_samples
 from .units import LATENT_SCALE
 
@@ -39,6 +43,7 @@ class Parts:
     dtype: Any  # torch's, that is computed in
     reference: Any  # ReferenceNet, in the host's keeping
     empty: Tensor  # [1, N, D], the empty prompt: ReferenceNet's own context
+    face: Any = None  # Hallo's ImageProjection and FaceLocator by their names, in the host's keeping
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +130,19 @@ def face_box(box: str, mask: Tensor | None, size: tuple[int, int]) -> tuple[floa
         raise InputError(f"box is {box!r}; give x,y,width,height of the face in pixels, such as 120,80,200,200")
     x, y, width, height = map(float, found.groups())
     return x, y, x + width, y + height
+
+
+def marked_face(
+    face: tuple[float, float, float, float] | None, have: tuple[int, int], target: tuple[int, int]
+) -> Seen | None:
+    """A face that a person marked, left, top, right, bottom in a picture of `have` (W, H) pixels, as `fit_portrait`
+    cuts it for `target`; None: nothing was marked."""
+    if face is None:
+        return None
+    left, top, right, bottom = map(round, face)
+    marked = Face((left, top, max(1, right - left), max(1, bottom - top)))
+    crop = whole_crop(have, target, centre_on("the portrait", have, target, face))
+    return Seen(Choice(marked, f"the face by hand, {show(marked)}"), crop)
 
 
 def to_image(pixels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from .crops import Seen, see
 from .devices import DTYPES, check_device, pick_device, pick_dtype
 from .embedding import read_embedding
 from .errors import InputError
-from .face_guide import TEXT_STRENGTH, Boxes, guide_by, notes_on, place_face, wants_face
+from .face_guide import TEXT_STRENGTH, Boxes, guide_by, notes_on, place_face
 from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .host import image_to_pil, to_image
@@ -136,7 +136,7 @@ def see_face(
     options: GenerateOptions, config: ModelConfig, portrait: Portrait, seen: Seen | None
 ) -> tuple[Boxes | None, torch.Tensor | None, tuple[str, ...]]:
     """(where the face and its lips are, whose face it is, warnings), for a bundle that wants to know."""
-    if not wants_face(config.unet):
+    if not config.unet.wants_face:
         if options.face_embedding is not None:
             raise InputError(
                 f"--face-embedding is {options.face_embedding}, but {options.model} has no face tokens; leave it out"

@@ -97,13 +97,13 @@ def fit_portrait(
     notes: list[str] = []
     image = _to_rgb(source, image, notes)
     notes += _size_notes(source, image.size, target)
-    centering = CENTERING if face is None else _centering(source, image.size, target, face)
+    centering = CENTERING if face is None else centre_on(source, image.size, target, face)
     fitted = ImageOps.fit(image, target, method=Image.Resampling.LANCZOS, centering=centering)
     pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1.0)
     return Portrait(pixels.permute(2, 0, 1)[None].contiguous(), source=source, warnings=tuple(notes))
 
 
-def _centering(
+def centre_on(
     source: str, have: tuple[int, int], target: tuple[int, int], face: tuple[float, float, float, float]
 ) -> tuple[float, float]:
     """`ImageOps.fit`'s shares of what is cut off that lie left of and above a crop with the face in its centre."""

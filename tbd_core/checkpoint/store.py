@@ -101,7 +101,7 @@ def read_drawable(path: Path) -> ModelConfig:
     """`read_config` of a bundle with this project's own conditions, to train or judge. InputError for one of Hallo's
     weights: drawn faces come without face tokens and masks."""
     config = read_config(path)
-    if config.unet.context != "text" or config.unet.audio == "hierarchical":
+    if config.unet.wants_face:
         raise InputError(
             f"{path} wants Hallo's face tokens and face masks (context {config.unet.context}, audio "
             f"{config.unet.audio}), for which `generate` draws but neither training nor evaluation do; choose a bundle "

@@ -78,6 +78,11 @@ class HostedDenoiser(UNet):
             raise InputError("1 ControlNet is applied, and this model has no place for one; take it off")
         if context is None:
             raise InputError("the conditioning has no text (0 tokens); encode a prompt, which may be empty")
+        if tbd is None and self.config.wants_face:
+            raise InputError(
+                "0 conditions of the face came with the prompts, and this model (Hallo's weights) draws nothing "
+                "without; use TBD Sampler, or Apply Conditions before KSampler"
+            )
         if frames > MAX_FRAMES - MOTION_FRAMES:
             raise InputError(
                 f"{frames} frames are drawn at once; at most {MAX_FRAMES - MOTION_FRAMES} are possible: use TBD "
@@ -85,11 +90,13 @@ class HostedDenoiser(UNet):
             )
         self.host_attention.options = options
         try:
-            guide, cache = self._bring(tbd, rows, frames, x, keep=not tbd_changing)
+            parts, cache = self._bring(tbd, rows, frames, x, keep=not tbd_changing)
+            face, words = parts.get("face"), context[::frames]
+            guide = {name: part for name, part in parts.items() if name != "face"}
+            guide |= {"text": words} if face is None else face.hear(words)
             # Where areas are used ComfyUI gives a negative entry the id of a positive one.
             texts = tuple(options.get("cond_or_uncond", ())), tuple(options.get("uuids", ()))
             ctx = Context(
-                text=context[::frames],
                 num_frames=frames,
                 cache=cache,
                 text_id=None if tbd_once or not texts[1] else texts,

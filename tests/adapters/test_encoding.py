@@ -132,3 +132,75 @@ def test_another_packs_model_is_refused(look, face):
 
     with pytest.raises(ValueError, match="this MODEL is of type Identity, not Think-Before-Draw's"):
         look(face, model=ModelPatcher(torch.nn.Identity(), "cpu", "cpu"))
+
+
+# Hallo's kinds.
+
+
+@pytest.fixture(scope="module")
+def hallo(pack, small_config, fill, tmp_path_factory):
+    """(MODEL, VAE, encoder) of a small random bundle as hallo-text."""
+    from tbd_core.checkpoint import store
+    from tbd_core.config import replace
+    from tbd_core.models.build import build
+    from tbd_pack.nodes import comfy_bridge
+
+    config = replace(small_config, unet=replace(small_config.unet, context="both", audio="hierarchical"))
+    networks = build(config)
+    for seed, (_, module) in enumerate(networks.items()):
+        fill(module, seed)
+    path = tmp_path_factory.mktemp("hallo") / "hallo.safetensors"
+    store.save(path, networks, config, {"name": "hallo"}, torch.float16)
+    model, _, vae, encoder = comfy_bridge.load_bundle(path, "fp32")
+    return SimpleNamespace(model=model, vae=vae, encoder=encoder)
+
+
+@pytest.fixture
+def look_at(look, hallo):
+    return lambda image, **changed: look(image, model=hallo.model, vae=hallo.vae, **changed)[0]
+
+
+def test_hallos_weights_are_told_where_the_face_is_and_whose(look_at, face, folders):
+    import numpy as np
+
+    np.save(folders / "input" / "who.npy", np.random.default_rng(0).normal(size=512))
+    nobody = look_at(face)
+    assert torch.equal(nobody.face.tokens, nobody.face.nobody) and len(nobody.face.masks.lip) == 4
+    assert "found 0 faces" in nobody.warnings[1] and "no face embedding was given" in nobody.warnings[2]
+    somebody = look_at(face, face_embedding="who.npy")
+    assert not torch.equal(somebody.face.tokens, somebody.face.nobody) and len(somebody.warnings) == 2
+    assert not torch.equal(somebody.features["mid_block.attentions.0"], nobody.features["mid_block.attentions.0"])
+    moved = look_at(face, box="8,8,30,30")
+    assert not torch.equal(moved.face.masks.lip[0], nobody.face.masks.lip[0])
+    weaker = look_at(face, text_strength=0.25)
+    assert weaker.face.text_strength == 0.25
+    assert len({one.digest for one in (nobody, somebody, moved, weaker)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"face_embedding": "nobody.npy"}, "'nobody.npy' is no file below ComfyUI's input folder; put it there"),
+        ({"face_embedding": "../secret.npy"}, "'../secret.npy' is no file below ComfyUI's input folder"),
+        ({"text_strength": 1.2}, "the text strength is 1.2; give a number from 0 to 1"),
+    ],
+)
+def test_what_hallos_weights_cannot_be_told_is_refused(look_at, face, folders, changed, message):
+    (folders / "secret.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=message):
+        look_at(face, **changed)
+
+
+def test_a_portrait_seen_by_another_kind_of_model_is_refused(look, look_at, hear, hallo, face, sound):
+    from tbd_pack.nodes import comfy_bridge
+
+    with pytest.raises(
+        ValueError, match="of Hallo's kind, which wants face tokens or masks, and the reference has none"
+    ):
+        comfy_bridge.guide_for(hallo.model, look(face)[0], hear(sound(0.3)), 0)
+
+
+def test_a_plain_sampler_without_the_face_is_refused(hallo):
+    network = hallo.model.model.diffusion_model
+    with pytest.raises(ValueError, match=r"0 conditions of the face came .* use TBD Sampler, or Apply Conditions"):
+        network(torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 77, 16))

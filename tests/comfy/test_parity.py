@@ -34,6 +34,12 @@ def both_ways(part, bridge, networks, face, sound):
         nets, config = networks(path)
         pixels = part("tbd_core.portrait").fit_portrait(host.image_to_pil(face), (64, 64), 64, "face").pixels
         portrait, empty = conditioning.portrait_latents(nets, pixels), conditioning.text_states(nets, "")
+        told = None
+        if config.unet.wants_face:
+            faces = part("tbd_core.face_guide")
+            boxes, _ = faces.place_face(host.image_to_pil(host.to_image(pixels)), None)
+            told = faces.guide_by(config.unet, boxes, None, (64, 64), nets.imageproj, nets.face_locator)
+            empty = empty if told.tokens is None else told.tokens
         spoken = host.recording(sound(seconds))
         clips = part("tbd_core.units").num_clips(spoken.num_frames)
         features = conditioning.speech_features(nets.audio_encoder, speech.normalise(spoken.waveform), clips * 14)
@@ -48,6 +54,7 @@ def both_ways(part, bridge, networks, face, sound):
             portrait=portrait,
             reference=denoise.see(nets.reference_unet, portrait, empty),
             seed=3,
+            face=told,
         )
         before, drawn = denoise.first_motion(portrait), []
         for clip in range(clips):
@@ -100,6 +107,26 @@ def variant(part, networks, small_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def hallo(part, small_bundle, networks, fill, tmp_path_factory):
+    """`hallo(context, audio)`: a small random bundle of Hallo's kinds."""
+    folder = tmp_path_factory.mktemp("hallo")
+
+    def save(context, audio):
+        _, config = networks(small_bundle)
+        scheduler = replace(config.scheduler, rescale_betas_zero_snr=False)
+        unet = replace(config.unet, context=context, audio=audio)
+        config = replace(config, unet=unet, scheduler=scheduler)
+        nets = part("tbd_core.models.build").build(config)
+        for seed, (_, module) in enumerate(nets.items(), start=40):  # a network that does not blow rounding up
+            fill(module, seed)
+        path = folder / f"{context}-{audio}.safetensors"
+        part("tbd_core.checkpoint.store").save(path, nets, config, {"name": "hallo"}, torch.float32)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="module")
 def exact(variant):
     """Without a zero terminal SNR, whose place ComfyUI gives to a very small one: nothing but rounding may differ."""
     return variant(rescale_betas_zero_snr=False)
@@ -114,6 +141,14 @@ def test_the_bundled_model_draws_the_same(both_ways, bundled):
     pair = both_ways(bundled, 10, seconds=0.8, pull={"scale": 1.5})
     assert len(pair[0]) == 28  # the second clip goes on from the first
     assert_alike(pair)
+
+
+@pytest.mark.parametrize(
+    ("context", "audio"),
+    [("both", "hierarchical"), ("face", "hierarchical"), ("text", "hierarchical"), ("both", "single")],
+)
+def test_hallos_kinds_draw_the_same(both_ways, hallo, context, audio):
+    assert_alike(both_ways(hallo(context, audio), 4, seconds=0.8, pull={"scale": 2.0, "text": 3.0, "audio": 1.5}))
 
 
 @pytest.mark.parametrize("steps", [20, 25, 40, 50])

@@ -13,7 +13,7 @@ from tbd_core.checkpoint import store
 from tbd_core.config import GenerateOptions
 from tbd_core.crops import Seen, whole_crop
 from tbd_core.errors import InputError
-from tbd_core.face_guide import Boxes, guide_by, hear, notes_on, place_face
+from tbd_core.face_guide import Boxes, guide_by, notes_on, place_face
 from tbd_core.faces import Choice, Face
 from tbd_core.models.build import build
 from tbd_core.models.unet import UNet
@@ -127,8 +127,8 @@ def test_hierarchical_audio_beside_words_alone_has_masks_and_no_tokens(configs):
     unet = replace(configs["both"].unet, context="text")
     guide = guide_by(unet, Boxes((8, 8, 40, 40), (20, 36, 16, 8)), None, (64, 64), None, None)
     words = torch.zeros(1, 4, 16)
-    assert hear(guide, words).keys() == {"text", "audio_masks"} and hear(guide, words)["text"] is words
-    assert hear(None, words) == {"text": words} and notes_on(unet, None, 2.0) == ()
+    assert guide.hear(words).keys() == {"text", "audio_masks"} and guide.hear(words)["text"] is words
+    assert notes_on(unet, None, 2.0) == ()
 
 
 def test_the_boxes_are_those_of_the_chosen_face_in_the_drawn_picture():

@@ -15,12 +15,17 @@ from typing import Any, ClassVar
 __all__ = [
     "Audio", "Autogrow", "AnyType", "Boolean", "Clip", "Combo", "ComfyNode", "Conditioning", "Custom", "Float",
     "FolderType", "Guider", "Hidden", "Image", "Input", "Int", "Latent", "Mask", "Model", "NodeOutput", "Noise",
-    "Output", "Sampler", "Schema", "Sigmas", "String", "Vae", "Video", "WidgetInput",
+    "NumberDisplay", "Output", "Sampler", "Schema", "Sigmas", "String", "Vae", "Video", "WidgetInput",
 ]  # fmt: skip
 
 # How an option is called on its way to the front-end, where that differs.
-_SENT_AS = {"force_input": "forceInput", "dynamic_prompts": "dynamicPrompts"}
+_SENT_AS = {"force_input": "forceInput", "dynamic_prompts": "dynamicPrompts", "display_mode": "display"}
 _NOT_SENT = {"id", "extra_dict"}
+
+
+class NumberDisplay(str, Enum):
+    number = "number"
+    slider = "slider"
 
 
 class FolderType(str, Enum):
@@ -133,6 +138,7 @@ class Float:
         max: float | None = None
         step: float | None = None
         round: float | None = None
+        display_mode: NumberDisplay | None = None
         force_input: bool | None = None
 
 
