@@ -114,10 +114,11 @@ def hallo(part, small_bundle, networks, fill, tmp_path_factory):
     def save(context, audio):
         _, config = networks(small_bundle)
         scheduler = replace(config.scheduler, rescale_betas_zero_snr=False)
-        unet = replace(config.unet, context=context, audio=audio)
+        # At the last level one cell is left: norms over two numbers of it would make rounding a matter of signs.
+        unet = replace(config.unet, context=context, audio=audio, norm_num_groups=4)
         config = replace(config, unet=unet, scheduler=scheduler)
         nets = part("tbd_core.models.build").build(config)
-        for seed, (_, module) in enumerate(nets.items(), start=40):  # a network that does not blow rounding up
+        for seed, (_, module) in enumerate(nets.items()):
             fill(module, seed)
         path = folder / f"{context}-{audio}.safetensors"
         part("tbd_core.checkpoint.store").save(path, nets, config, {"name": "hallo"}, torch.float32)
