@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from tbd_core.checkpoint import convert as module
+from tbd_core.checkpoint import plan as planning
 from tbd_core.checkpoint import sources
 from tbd_core.checkpoint.convert import convert
-from tbd_core.checkpoint.plan import networks_of, plan
+from tbd_core.checkpoint.plan import plan
 from tbd_core.checkpoint.recipe import load_recipe
 from tbd_core.config import replace, sd15
 from tbd_core.models.unet import UNet
@@ -130,7 +131,7 @@ def test_at_full_width_every_key_of_the_public_files_fits(public, root, name, un
     recipe = load_recipe(name)
     with torch.device("meta"):
         parts = {"unet": UNet(replace(sd15().unet, audio="none", motion=False))}
-        nets = networks_of(sd15())
+        nets = planning.networks_of(sd15())
         parts |= {"vae": nets["vae"], "text_encoder": nets["text_encoder"]}
         single = {key: tuple(value.shape) for key, value in public.ldm(parts).items()}
     net_pth = public.hallo_names(root)
@@ -145,7 +146,7 @@ def test_at_full_width_every_key_of_the_public_files_fits(public, root, name, un
     assert len(net_pth) == 2656 and len(listed["motion"].entries) == 588
     made = plan(recipe, {source: listed[source] for source in recipe.sources})
     assert made.missing == ()
-    built = networks_of(recipe.config)
+    built = planning.networks_of(recipe.config)
     expected = {f"{p}.{key}": tuple(v.shape) for p, net in built.items() for key, v in net.state_dict().items()}
     assert {step.key: step.shape for step in made.steps} == expected
     report = module.tell(made, Path("x.safetensors"), [])
