@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -51,3 +53,20 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
             return torch.float16
         return torch.bfloat16 if multiplies_bf16(device) else torch.float32
     return getattr(torch, DTYPES[name])
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """What is built inside lies on the meta device, and no initialisation of torch's runs: a file gives the values. (On
+    that device each runs through Python: all of them take longer there than on the CPU.) For this thread alone."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Uninitialised(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Uninitialised():
+        yield

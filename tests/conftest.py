@@ -1,6 +1,7 @@
 """What several tests share: where the pack lies, and the pack as ComfyUI would load it."""
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,16 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """Also in a shell's background job, which begins with SIGINT ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import ModelConfig
+from ..devices import shapes_alone
 from ..errors import InputError
 from . import key_maps
 from .fresh import can_start
@@ -68,11 +69,9 @@ class Plan:
 
 def networks_of(config: ModelConfig) -> dict[str, nn.Module]:
     """Everything a bundle of `config` holds, {prefix: network on the meta device}."""
-    import torch
-
     from ..models.build import build
 
-    with torch.device("meta"):
+    with shapes_alone():
         return dict(build(config).items())
 
 

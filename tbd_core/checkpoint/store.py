@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import ModelConfig
+from ..devices import shapes_alone
 from ..errors import InputError
 from ..files import atomic, require_file, write_error
 from ..units import TEXT_TOKENS
@@ -144,7 +145,7 @@ def load(
     from ..models.build import build
 
     config = read_config(path)
-    with torch.device("meta"):
+    with shapes_alone():
         networks = build(config)
     for prefix, module in networks.items():
         _fill(path, prefix, module, read(path, prefix))
@@ -191,7 +192,7 @@ def make(path: Path, prefix: str, dtype: torch.dtype, build: Callable[[], Any], 
     """What `build` gives, filled (`fill`), in channels-last memory: on a CPU its convolutions are 2.4 times as fast."""
     import torch
 
-    with torch.device("meta"):
+    with shapes_alone():
         network = build()
     fill(path, prefix, network, dtype, beside)
     # (nn.Module's own `to`: diffusers' warns about layers to be kept in fp32 even when there are none.)

@@ -14,6 +14,7 @@ import soundfile
 from PIL import Image
 
 from tbd_core.cli import main
+from tbd_core.parts import PartStore
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,7 +205,29 @@ def test_wrong_words_are_one_line_and_exit_code_2(capsys, words, message):
     assert message in refused(capsys, *words.split())
 
 
-def test_interrupt_ends_with_130_and_keeps_no_half_video(files, small_bundle):
+def assert_clips_alone_are_kept(folder: Path, err: str) -> None:
+    assert "interrupted" in err.splitlines()[-1] and "Traceback" not in err
+    names = sorted(path.name.split("-")[0] for path in folder.iterdir())
+    assert names == ["talking.mp4.parts"]
+
+
+def test_an_interrupt_ends_with_130_and_keeps_no_half_video(capsys, files, small_bundle, monkeypatch):
+    save = PartStore.save
+
+    def save_and_press(*part):
+        save(*part)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(PartStore, "save", save_and_press)
+    soundfile.write(files / "speech.wav", 0.1 * np.ones(16_000), 16_000)  # two clips
+    code, out, err = run(capsys, *generate(files, small_bundle))
+    assert code == 130 and out == ""
+    assert_clips_alone_are_kept(files / "out", err)
+    assert len(list((files / "out").glob("*.parts-*/clip_*.npz"))) == 1
+
+
+@pytest.mark.slow  # another process imports torch, diffusers and transformers
+def test_an_interrupted_process_ends_with_130_and_keeps_no_half_video(files, small_bundle):
     soundfile.write(files / "speech.wav", 0.1 * np.ones(16_000 * 30), 16_000)
     arguments = [str(part) for part in generate(files, small_bundle, steps=6)]
     process = subprocess.Popen(
@@ -223,9 +246,7 @@ def test_interrupt_ends_with_130_and_keeps_no_half_video(files, small_bundle):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130 and out == ""
-    assert "interrupted" in err.splitlines()[-1] and "Traceback" not in err
-    names = sorted(path.name.split("-")[0] for path in folder.iterdir())
-    assert names == ["talking.mp4.parts"]
+    assert_clips_alone_are_kept(folder, err)
 
 
 def test_the_sample_inputs_ship_and_are_sound():

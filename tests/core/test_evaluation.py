@@ -10,6 +10,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from tbd_core.checkpoint import store
 from tbd_core.cli import main
 from tbd_core.data.plans import unit_levels
 from tbd_core.data.recordings import HELD_OUT
@@ -53,9 +54,20 @@ def reader_file(tmp_path_factory, fill):
 
 
 @pytest.fixture(scope="module")
-def made(small_bundle, reader_file):
+def bundle(small_bundle, tmp_path_factory):
+    """The small bundle, drawn in one pass a step: how it is guided is not judged here."""
+    networks, config = store.load(small_bundle)
+    unguided = replace(config, defaults=replace(config.defaults, guidance=1.0))
+    path = tmp_path_factory.mktemp("unguided") / small_bundle.name
+    about = {"name": "small", "training": {"command": "none", "preliminary": True}}
+    store.save(path, networks, unguided, about, torch.float16)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(bundle, reader_file):
     seen = []
-    options = EvaluateOptions(small_bundle, device="cpu", dtype="fp32")
+    options = EvaluateOptions(bundle, device="cpu", dtype="fp32")
     evaluation = evaluate(prepare(options, TOY, reader_file), lambda done, total: seen.append((done, total)))
     return evaluation, seen
 
@@ -183,11 +195,11 @@ def test_an_evaluation_is_flat_numbers_with_true_counts(made):
     assert result["au_reader_error"] == 0.5 and result["cases"]["au_reader_error"] == 6
 
 
-def test_real_recordings_are_judged_besides_and_cut(made, small_bundle, reader_file, tmp_path):
+def test_real_recordings_are_judged_besides_and_cut(made, bundle, reader_file, tmp_path):
     sound, rate = soundfile.read(SPEECH)
     soundfile.write(tmp_path / "real.wav", np.concatenate([sound, sound]), rate)
     sizes = replace(TOY, units=(), emotions=(), voices=(), seconds=1.12)
-    options = EvaluateOptions(small_bundle, (tmp_path / "real.wav",), device="cpu", dtype="fp32")
+    options = EvaluateOptions(bundle, (tmp_path / "real.wav",), device="cpu", dtype="fp32")
     setup = prepare(options, sizes, reader_file)
     assert setup.notes[0] == "real.wav lasts 6.0 s; its first 1.12 s are judged" and setup.clips == 3  # one at rest
     result = evaluate(setup).result
@@ -219,8 +231,8 @@ def test_a_studio_draws_what_generate_draws(small_bundle, tmp_path):
     assert np.array_equal(drawn.permute(0, 2, 3, 1).numpy(), wanted)
 
 
-def test_without_readers_only_what_needs_none_is_said(small_bundle, tmp_path):
-    options = EvaluateOptions(small_bundle, device="cpu", dtype="fp32")
+def test_without_readers_only_what_needs_none_is_said(bundle, tmp_path):
+    options = EvaluateOptions(bundle, device="cpu", dtype="fp32")
     setup = prepare(options, replace(TOY, voices=()), tmp_path / "none.safetensors")
     assert setup.clips == 0 and "none.safetensors does not exist" in setup.notes[0]
     result = evaluate(setup).result
@@ -364,14 +376,12 @@ def test_wrong_words_are_refused_before_anything_is_drawn(capsys, small_bundle, 
     assert "'tpu'" in refused(capsys, small_bundle, "--device", "tpu")
 
 
-def test_the_command_prints_one_object_that_the_same_seed_gives_again(
-    capsys, monkeypatch, made, small_bundle, reader_file
-):
+def test_the_command_prints_one_object_that_the_same_seed_gives_again(capsys, monkeypatch, made, bundle, reader_file):
     def toy(options):
         return prepare(options, TOY, reader_file)
 
     monkeypatch.setattr("tbd_core.evaluation.evaluate.prepare", toy)
-    assert main(["evaluate", str(small_bundle), "--json", "--device", "cpu", "--dtype", "fp32"]) == 0
+    assert main(["evaluate", str(bundle), "--json", "--device", "cpu", "--dtype", "fp32"]) == 0
     out, err = capsys.readouterr()
     assert {**json.loads(out), "wall_seconds": 0} == {**made[0].result, "wall_seconds": 0}
     assert out.count("\n") == 1 and f"{CLIPS}/{CLIPS}" in err

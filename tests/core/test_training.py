@@ -18,13 +18,13 @@ from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces
 from tbd_core.data.plans import AU_NUMBERS, Mix, random_plans, single_unit_plan, unit_levels
 from tbd_core.denoise import make_scheduler
 from tbd_core.errors import InputError
-from tbd_core.facs.emotions import units_for
+from tbd_core.facs.emotions import EMOTIONS, units_for
 from tbd_core.facs.rules import hard_conflicts
 from tbd_core.locks import alone
 from tbd_core.models.build import build
 from tbd_core.synthetic.speech import babble
 from tbd_core.training import run as whole_run
-from tbd_core.training import stages
+from tbd_core.training import show, stages
 from tbd_core.training.loop import Run
 from tbd_core.training.objective import add_noise, change, draw_drop, telling_cells, told, v_loss
 from tbd_core.training.recipes import onward, smoke
@@ -237,16 +237,30 @@ def without_voices(patches):
 
 
 @pytest.fixture(scope="module")
-def smoked(small_config, tmp_path_factory):
+def unguided(small_config):
+    """Draws in one pass a step: what is drawn is not what is tested here."""
+    return replace(small_config, defaults=replace(small_config.defaults, guidance=1.0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_is_shown_and_heard():
+    """Two emotions of eight, three recordings of 24: the same path."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(show, "EMOTIONS", EMOTIONS[:2])
+        patches.setattr(whole_run, "UNHEARD", 3)
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoked(unguided, tmp_path_factory):
     """(folder, what `train` told) of every part trained for two steps."""
     folder = tmp_path_factory.mktemp("smoked")
     with pytest.MonkeyPatch.context() as patches:
         without_voices(patches)
-        config = replace(small_config, defaults=replace(small_config.defaults, size=64))
-        return folder, whole_run.train(folder / "run", folder / "out.safetensors", smoke(), "cpu", config)
+        return folder, whole_run.train(folder / "run", folder / "out.safetensors", smoke(), "cpu", unguided)
 
 
-def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, small_config):
+def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, unguided):
     from tbd_core.checkpoint import store
 
     folder, about = smoked
@@ -265,9 +279,8 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, small_config):
     assert words.count("## Scores\nMeasured by `tbd train --recipe smoke --seed 0`:") == 1 and "emotions.jpg" in words
     assert (folder / "emotions.jpg").stat().st_size > 1000 and (folder / "reader.safetensors").exists()
     # Again: everything is there, nothing is trained.
-    config = replace(small_config, defaults=replace(small_config.defaults, size=64))
     again = folder / "again" / "out.safetensors"
-    told = whole_run.train(folder / "run", again, replace(smoke(), judged=NOBODY), "cpu", config)
+    told = whole_run.train(folder / "run", again, replace(smoke(), judged=NOBODY), "cpu", unguided)
     assert told["scores"] is None and "Not measured yet" in again.with_name("TINY.md").read_text()
     assert again.stat().st_size == (folder / "out.safetensors").stat().st_size
     assert len((folder / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
@@ -277,6 +290,8 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     without_voices(monkeypatch)
     folder, about = smoked
     first, made = folder / "out.safetensors", tmp_path / "on.safetensors"
+    (drawn,) = (folder / "run").glob("drawn-*")
+    shutil.copytree(drawn, tmp_path / "run" / drawn.name)  # the same drawings: they are not made twice
     quick = replace(smoke().stage1, show_every=0)
     kept = dict.fromkeys(("audio", "vae", "decoder", "stage2"), replace(quick, steps=0))
     going_on = replace(smoke(), name="going on", stage1=quick, judged=NOBODY, **kept)
