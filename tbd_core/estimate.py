@@ -221,9 +221,10 @@ class Pace:
         elif not self._said:
             self._said = True
             step = now - self._first
-            left = (report.num_clips - report.clip) * report.num_steps - report.step
-            clips = f"{report.num_clips - report.clip} clips of {report.num_steps} steps"
-            return f"about {duration(left * step)} to go ({clips}, {step:.2f} s a step, measured) and the decoding"
+            clips = report.num_clips - report.clip
+            left = clips * report.num_steps - report.step
+            steps = f"{clips} x {report.num_steps} steps, {step:.2f} s each, measured"
+            return f"about {duration(left * step)} to go ({steps}) and the decoding"
         return None
 
 

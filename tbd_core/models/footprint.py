@@ -14,7 +14,8 @@ from ..config import ModelConfig, UNetConfig
 from ..units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS
 
 
-DRAWN = 32  # at once in a U-Net, for each number of its widest level's tokens [F, h·w, C]
+# At once in the denoiser and in ReferenceNet, for each number of their widest level's tokens [F, h·w, C].
+DRAWN, SEEN = 30, 26
 DECODED = ((1, 3), (0, 5))  # levels of the autoencoder, and its numbers at once for each channel there of each pixel
 BRANCHES = 3  # of hierarchical audio attention
 
@@ -49,7 +50,7 @@ def widest(config: UNetConfig, size: tuple[int, int]) -> int:
 
 def seeing(config: ModelConfig, size: tuple[int, int]) -> int:
     """ReferenceNet at work on the motion frames, the portrait's features beside it."""
-    return (1 + MOTION_FRAMES) * features(config.unet, size) + DRAWN * MOTION_FRAMES * widest(config.unet, size)
+    return (1 + MOTION_FRAMES) * features(config.unet, size) + SEEN * MOTION_FRAMES * widest(config.unet, size)
 
 
 def kept(config: ModelConfig, size: tuple[int, int], texts: int) -> int:

@@ -1,5 +1,6 @@
 """What a drawing will need is known before it begins, and what cannot fit is refused with what would."""
 
+import json
 import re
 import weakref
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tbd_core import devices, estimate, memory, pipeline
 from tbd_core.checkpoint import store
 from tbd_core.checkpoint.plan import networks_of
 from tbd_core.checkpoint.recipe import load_recipe
+from tbd_core.cli import main
 from tbd_core.config import AudioProjectionConfig, GenerateOptions, UNetConfig, sd15, tiny
 from tbd_core.errors import InputError
 from tbd_core.flow import StepReport
@@ -110,11 +112,11 @@ def test_what_networks_hold_at_work_is_as_estimated(form):
     found = rehearsed(config, size)
     assert footprint.features(config.unet, size) == found["features"]
     assert footprint.kept(config, size, 1) == pytest.approx(found["kept"], rel=0.1)
-    assert footprint.drawing(config, size, 1) == pytest.approx(found["drawing"], rel=0.15)
-    assert footprint.seeing(config, size) == pytest.approx(found["seeing"], rel=0.3)
+    assert footprint.drawing(config, size, 1) == pytest.approx(found["drawing"], rel=0.05)
+    assert footprint.seeing(config, size) == pytest.approx(found["seeing"], rel=0.03)
     at_once = min(CLIP_FRAMES, max(1, 14 * 128 * 128 // (size[0] * size[1])))
     decoded = footprint.decoding(config, size) - footprint.features(config.unet, size)
-    assert decoded == pytest.approx(at_once * found["decoding"], rel=0.1)
+    assert decoded == pytest.approx(at_once * found["decoding"], rel=0.01)
 
 
 # Weights.
@@ -222,8 +224,9 @@ def test_what_fits_or_is_unknown_passes(full):
 def options(small_bundle, tmp_path) -> GenerateOptions:
     Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "portrait.png")
     soundfile.write(tmp_path / "speech.wav", 0.3 * np.sin(np.arange(8_000) / 20), 16_000)
-    return GenerateOptions(tmp_path / "portrait.png", tmp_path / "speech.wav", tmp_path / "out" / "talking.mp4", "happy",
-                           model=small_bundle, dtype="fp32", device="cpu")  # fmt: skip
+    output = tmp_path / "out" / "talking.mp4"
+    return GenerateOptions(tmp_path / "portrait.png", tmp_path / "speech.wav", output, "happy", model=small_bundle,
+                           dtype="fp32", device="cpu")  # fmt: skip
 
 
 def test_a_drawing_without_room_is_refused_before_a_network_is_loaded(options, monkeypatch):
@@ -247,6 +250,16 @@ def test_the_estimate_is_told_before_a_network_is_loaded(options, monkeypatch):
     with pytest.raises(LoadedError):
         pipeline.generate(options, on_estimate=told.append)
     assert len(told) == 1 and told[0].device == "cpu" and told[0].total < told[0].free
+
+
+def test_the_command_line_says_memory_first_and_then_the_time_beside_its_result(options, capsys):
+    given = {"portrait": options.portrait, "speech": options.speech, "output": options.output, "emotion": "happy",
+             "model": options.model, "device": "cpu", "offload": "cpu"}  # fmt: skip
+    code = main(["generate", "--json", *(part for key, value in given.items() for part in (f"--{key}", str(value)))])
+    out, err = capsys.readouterr()
+    assert code == 0 and any("gains nothing on cpu" in text for text in json.loads(out)["warnings"])
+    memory_said, time_said = err.index("needs about"), err.index("to go (1 x 2 steps, ")
+    assert memory_said < time_said and " of memory on cpu (" in err and " s each, measured)" in err
 
 
 # Free memory.
@@ -278,13 +291,13 @@ def test_the_time_to_go_comes_from_the_second_step_and_is_said_once():
     pace = estimate.Pace()
     times = [pace(StepReport(clip, 3, step, 10), now) for clip, step, now in ((0, 1, 50), (0, 2, 52), (0, 3, 99))]
     assert times[0] is None and times[2] is None
-    assert times[1] == "about 56 s to go (3 clips of 10 steps, 2.00 s a step, measured) and the decoding"
+    assert times[1] == "about 56 s to go (3 x 10 steps, 2.00 s each, measured) and the decoding"
 
 
 def test_a_run_that_goes_on_has_only_the_rest_to_go():
     pace = estimate.Pace()
     pace(StepReport(2, 4, 1, 40), 0.0)
-    assert pace(StepReport(2, 4, 2, 40), 5.0).startswith("about 7 min to go (2 clips of 40 steps, 5.00 s")
+    assert pace(StepReport(2, 4, 2, 40), 5.0).startswith("about 7 min to go (2 x 40 steps, 5.00 s")
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5341, "1 h 30 min")])

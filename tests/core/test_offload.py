@@ -43,8 +43,8 @@ def drawn(options: GenerateOptions) -> dict:
     windows = window_frames(heard, range(14))
     latents = denoise.draw_clip(job, windows, denoise.first_motion(job.portrait), 0, 1)
     pictures = torch.from_numpy(frames.decode(job.networks.vae, latents))
-    return {"heard": heard, "portrait": job.portrait, "negative": job.negative, "latents": latents, "pictures": pictures,
-            **job.reference}  # fmt: skip
+    found = {"heard": heard, "portrait": job.portrait, "negative": job.negative, **job.reference}
+    return {**found, "latents": latents, "pictures": pictures}
 
 
 @pytest.fixture(scope="module")
