@@ -140,7 +140,7 @@ def require_room(job: Drawing, free: int | None) -> None:
     fitting = (next((way for way in group if need(way[1]) <= free), None) for group in others(job))
     ways = [f"{text} ({amount(need(other))})" for text, other in filter(None, fitting)]
     if not ways:
-        text, least = together(job)
+        text, least = together(job, free)
         out = f"even {text} needs {amount(need(least))}: use another --device"
         if need(least) <= free:
             ways = [f"{text} ({amount(need(least))})"]
@@ -169,12 +169,12 @@ def others(job: Drawing) -> tuple[list[Way], list[Way], list[Way]]:
     )
 
 
-def together(job: Drawing) -> Way:
-    """All of them, as far as they go."""
+def together(job: Drawing, free: int) -> Way:
+    """One option after the other, until it fits or all are as far as they go."""
     said = []
     for place in range(3):
-        if ways := others(job)[place]:
-            text, job = ways[-1]
+        if need(job) > free and (ways := others(job)[place]):
+            text, job = next((way for way in ways if need(way[1]) <= free), ways[-1])
             said.append(text)
     return " ".join(said) or "this", job
 
