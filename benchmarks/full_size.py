@@ -4,7 +4,7 @@ python benchmarks/full_size.py                                      on the GPU: 
 python benchmarks/full_size.py --device cpu --dtype bf16 --size 256 one row; repeat --dtype and --offload for more
 
 Each row is a process of its own. `needed` is what `tbd generate` would say beforehand, `most` what was held: on CUDA by
-torch's own count, on the CPU the process's resident memory less what it held before the weights. `step` is the second
+torch's own count, on the CPU all resident memory of the process. `step` is the second
 of two steps without guidance (the first also projects keys and values); a guided step is nearly twice that. Times on
 the CPU are the processor's, of all threads together: what else the machine does is not in them.
 """
@@ -62,10 +62,6 @@ def row(device: str, dtype: str, offload: str, size: int) -> dict:
     where, config = pick_device(device), sd15()
     torch_dtype = getattr(torch, DTYPES[dtype])
     keep_memory()
-    import diffusers.models.autoencoders  # noqa: F401  (what is imported is no part of the drawing)
-    import transformers.models.wav2vec2.modeling_wav2vec2  # noqa: F401
-
-    before = peak_mb()
     networks = random_networks(config, torch_dtype)
     numbers = {name: sum(v.numel() for v in net.state_dict().values()) for name, net in networks.items()}
     layers = (part for _, net in networks.items() for part in net.modules())
@@ -109,7 +105,7 @@ def row(device: str, dtype: str, offload: str, size: int) -> dict:
         free()
         # The autoencoder's random weights overflow nothing that is as small as this.
         _, decode_s = timed(lambda: frames.decode(networks.vae, 0.01 * out.nan_to_num().clamp(-1, 1)))
-    most = torch.cuda.max_memory_allocated(where) / 1e9 if on_gpu else (peak_mb() - before) / 1e3
+    most = torch.cuda.max_memory_allocated(where) / 1e9 if on_gpu else peak_mb() / 1e3
     name = torch.cuda.get_device_name(where) if on_gpu else str(where)
     found = (name, dtype, offload, size, round(estimate.need(job) / 1e9, 2), round(most, 2), see_s, first_s, step_s)
     return dict(zip(COLUMNS, (*found, decode_s), strict=True))

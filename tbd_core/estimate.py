@@ -18,12 +18,14 @@ from .config import GenerateOptions, ModelConfig
 from .devices import free_memory, has_own_memory, name_of, pick_device, pick_dtype
 from .errors import InputError
 from .flow import StepReport
+from .memory import available
 from .models import footprint
 from .offload import OFFLOAD
 from .units import LATENT_SCALE
 
 
 ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
+PROGRAM = 600_000_000  # bytes that Python and its libraries hold (measured, docs/performance.md)
 NO_NETWORK = "portraits"  # tensors of a bundle that stay in its file (`likeness.py`)
 LEAST_SIDE, SHRINK = 64, 0.9  # px, and by how much a smaller size is looked for
 
@@ -101,10 +103,11 @@ def parts(job: Drawing) -> dict[str, int]:
         "reference_unet": footprint.seeing(job.config, job.size) * item,
         "vae": footprint.decoding(job.config, job.size) * item,
     }
-    offload = job.offload if job.own_memory else "none"
-    if offload == "sequential":
+    if not job.own_memory:
+        return {**_named(job.weights, item), "drawing": max(work.values()), "program": PROGRAM}
+    if job.offload == "sequential":
         return {"largest layer": job.largest * item, "drawing": max(work.values())}
-    if offload == "cpu":
+    if job.offload == "cpu":
         rest = tuple((name,) for name in job.weights if not any(name in stage for stage in STAGES))
         cases = []
         for stage in (*STAGES, *rest):
@@ -130,6 +133,13 @@ def estimated(job: Drawing) -> Estimate:
     """What `job` needs of what is free now. InputError when it cannot fit."""
     free = free_memory(pick_device(job.device))
     require_room(job, free)
+    waiting, left = sum(job.weights.values()) * ITEMSIZE[job.dtype], available()
+    if job.own_memory and job.offload != "none" and left is not None and waiting > left:
+        raise InputError(
+            f"--offload {job.offload} keeps {amount(waiting)} of weights ({job.dtype}) in the machine's memory, of "
+            f"which {amount(left)} are free; close other programs or take --offload none"
+            f"{' or --dtype fp16' if job.dtype == 'fp32' else ''}"
+        )
     return Estimate(job.device, parts(job), free)
 
 

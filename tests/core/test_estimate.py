@@ -179,7 +179,20 @@ def test_each_offload_needs_less_than_the_one_before(full):
 
 def test_offloading_saves_nothing_of_the_machine_s_own_memory(full):
     here = replace(full, own_memory=False, device="cpu")
-    assert {estimate.need(replace(here, offload=how)) for how in ("none", "cpu", "sequential")} == {estimate.need(full)}
+    needs = {estimate.need(replace(here, offload=how)) for how in ("none", "cpu", "sequential")}
+    assert needs == {estimate.need(full) + estimate.PROGRAM}
+
+
+def test_weights_that_wait_need_room_in_the_machine_s_memory(full, monkeypatch):
+    monkeypatch.setattr(estimate, "pick_device", torch.device)
+    monkeypatch.setattr(estimate, "free_memory", lambda device: 24_000_000_000)
+    monkeypatch.setattr(estimate, "available", lambda: 10_000_000_000)
+    with pytest.raises(
+        InputError, match=r"--offload cpu keeps 10\.5 GB of weights \(fp32\) .* of which 10\.0 GB are free"
+    ):
+        estimate.estimated(replace(full, offload="cpu"))
+    assert estimate.estimated(replace(full, offload="cpu", dtype="fp16")).device == "cuda:0"
+    assert estimate.estimated(full).free == 24_000_000_000
 
 
 def test_it_is_said_by_part_with_what_is_free(full):
