@@ -151,6 +151,11 @@ def _generate_arguments(made: argparse.ArgumentParser) -> None:
     _face_arguments(made)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     made.add_argument("--dtype", default="auto", help="auto, fp32, fp16 or bf16")
+    made.add_argument(
+        "--offload", default="none",
+        help="where weights wait on a GPU: none (there), cpu (each network there while it is used) or sequential (each "
+        "layer; the least memory, slow)",
+    )  # fmt: skip
     made.add_argument("--output", type=Path, default=Path("output/talking.mp4"), help="an .mp4 (default %(default)s)")
 
 
@@ -224,6 +229,7 @@ def numbers(text: str) -> tuple[float, ...]:
 def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
     from tqdm import tqdm
 
+    from .estimate import Pace
     from .memory import keep_memory
     from .pipeline import generate
     from .portrait import parse_size
@@ -239,13 +245,18 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         thinker_model=arguments.thinker_model, thinker_stays=arguments.thinker_stays,
         face=arguments.face, face_margin=arguments.face_margin, face_detector=arguments.face_detector,
         face_model=arguments.face_model, face_embedding=arguments.face_embedding,
-        text_strength=arguments.text_strength, paste_back=arguments.paste_back,
+        text_strength=arguments.text_strength, paste_back=arguments.paste_back, offload=arguments.offload,
     )  # fmt: skip
     keep_memory()
-    bar = None
+    bar, pace = None, Pace()
+
+    def say(what: object) -> None:
+        tqdm.write(str(what), file=sys.stderr)  # past the bar
 
     def on_step(report: StepReport) -> None:
         nonlocal bar
+        if text := pace(report):
+            say(text)
         done = report.clip * report.num_steps + report.step
         if bar is None:  # a resumed run begins in the middle, and its time left counts from there
             total = report.num_clips * report.num_steps
@@ -253,7 +264,7 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         bar.update(done - bar.n)
 
     try:
-        return asdict(generate(options, on_step))
+        return asdict(generate(options, on_step, say))
     finally:
         if bar is not None:
             bar.close()

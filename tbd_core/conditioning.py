@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from .cot_fa.tokenizer import cut_to_budget
+from .devices import place
 from .units import SAMPLES_PER_FRAME
 
 
@@ -50,7 +51,7 @@ def audio_features(encoder, waveform: Tensor, num_frames: int) -> Tensor:
 def speech_features(encoder, waveform: Tensor, num_frames: int, on_chunk: Callable[[], None] | None = None) -> Tensor:
     """Normalised sound [T] → [F, L, C] on the CPU, listened to in overlapping chunks so that memory stays bounded.
     `on_chunk` is called before each and may raise to interrupt."""
-    parameter = next(encoder.parameters())
+    device, dtype = place(encoder)
     waveform = pad(waveform, (0, max(0, num_frames * SAMPLES_PER_FRAME - len(waveform))))
     waveform = waveform + NOISE_FLOOR * torch.randn(len(waveform), generator=torch.Generator().manual_seed(0))
     parts = []
@@ -60,7 +61,7 @@ def speech_features(encoder, waveform: Tensor, num_frames: int, on_chunk: Callab
         stop = min(start + AUDIO_CHUNK, num_frames)
         first, last = max(0, start - AUDIO_MARGIN), min(num_frames, stop + AUDIO_MARGIN)
         sound = waveform[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME].unsqueeze(0)
-        layers = audio_features(encoder, sound.to(parameter.device, parameter.dtype), last - first)[0]
+        layers = audio_features(encoder, sound.to(device, dtype), last - first)[0]
         parts.append(layers[start - first : stop - first].float().cpu())
     return torch.cat(parts)
 
@@ -68,8 +69,8 @@ def speech_features(encoder, waveform: Tensor, num_frames: int, on_chunk: Callab
 @torch.no_grad()
 def text_states(networks: Networks, text: str) -> Tensor:
     """One prompt → CLIP token states [1, N, D]; what exceeds 77 tokens is cut (the review says so beforehand)."""
-    parameter = next(networks.text_encoder.parameters())
-    ids = torch.tensor([cut_to_budget(text)[0]], device=parameter.device)
+    device, _ = place(networks.text_encoder)
+    ids = torch.tensor([cut_to_budget(text)[0]], device=device)
     return networks.text_encoder(input_ids=ids).last_hidden_state
 
 
@@ -77,6 +78,6 @@ def text_states(networks: Networks, text: str) -> Tensor:
 def portrait_latents(networks: Networks, pixels: Tensor) -> Tensor:
     """[1, 3, H, W] in [-1, 1] → scaled latents [1, C, h, w]; the mean, not a sample."""
     vae: Any = networks.vae
-    parameter = next(vae.parameters())
-    posterior = vae.encode(pixels.to(parameter.device, parameter.dtype)).latent_dist
+    device, dtype = place(vae)
+    posterior = vae.encode(pixels.to(device, dtype)).latent_dist
     return posterior.mean * vae.config.scaling_factor

@@ -231,6 +231,7 @@ class GenerateOptions:
     thinker_url: str | None = None  # of a server; None: Ollama's on this machine
     thinker_model: str | None = None  # its name at the server, or a vlm's folder
     thinker_stays: bool = False  # a vlm, in memory while the video is drawn
+    offload: str = "none"  # where weights wait that are not used: none (on the device), cpu or sequential (offload.py)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ no reference and no audio; motion frames stay (docs/decisions/0004).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor
 
 from .config import ModelConfig, SchedulerConfig
+from .devices import place
 from .errors import InputError, needed_packages
 from .face_guide import FaceGuide
 from .flow import OnStep, Schedule, StepReport
 from .models.attention import Context, KVCache
+from .offload import nothing
 from .units import CLIP_FRAMES, MOTION_FRAMES
 
 
@@ -88,6 +91,7 @@ class Job:
     reference: dict[str, Tensor]  # ReferenceNet's features of the portrait
     seed: int
     face: FaceGuide | None = None  # with Hallo's weights
+    free: Callable[[], None] = nothing  # called where a stage ends (`offload.arrange`)
 
 
 def clip_seed(seed: int, clip: int) -> int:
@@ -105,7 +109,7 @@ def clip_noise(seed: int, clip: int, latents: Tensor) -> Tensor:
 def see(unet: UNet, latents: Tensor, empty: Tensor) -> dict[str, Tensor]:
     """Features of latents [B, C, h, w] that `unet`, a ReferenceNet, hands over: {layer: [B, h·w, C]}. `empty` [1, N, D]
     is its own context and lies where it computes."""
-    dtype = next(unet.parameters()).dtype
+    _, dtype = place(unet)
     latents = latents.to(empty.device, dtype).contiguous(memory_format=torch.channels_last)
     return unet.features(latents, empty.expand(len(latents), -1, -1))
 
@@ -120,13 +124,13 @@ def draw_clip(
     (of the first clip: the portrait, M times). `on_step` may raise to interrupt.
     """
     unet = job.networks.denoising_unet
-    parameter = next(unet.parameters())
-    device, dtype = parameter.device, parameter.dtype
+    device, dtype = place(unet)
     scheduler = make_scheduler(job.config.scheduler)
     scheduler.set_timesteps(job.schedule.steps)
     latents = clip_noise(job.seed, clip, job.portrait) * scheduler.init_noise_sigma
     seen = see(job.networks.reference_unet, before, job.empty)
     motion = {name: value.unsqueeze(0) for name, value in seen.items()}
+    job.free()
     audio = job.networks.audioproj(windows.unsqueeze(0).to(device, dtype))
     cache = KVCache()
     often = Counter(job.schedule.weights)
@@ -176,6 +180,7 @@ def draw_clip(
                 on_step(StepReport(clip, num_clips, i + 1, job.schedule.steps, shown))
     finally:
         cache.clear()
+    job.free()
     return latents
 
 

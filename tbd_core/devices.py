@@ -1,4 +1,4 @@
-"""Which device computes, and in what type. The only place that says `cuda`."""
+"""Which device computes, in what type, and what memory it has left. The only place that says `cuda`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .memory import available
 
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # our names -> torch's
@@ -70,3 +72,33 @@ def shapes_alone() -> Iterator[None]:
 
     with torch.device("meta"), Uninitialised():
         yield
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Our name of torch's `dtype`: fp32, fp16 or bf16."""
+    return next(ours for ours, theirs in DTYPES.items() if theirs == str(dtype).removeprefix("torch."))
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Whether `device` computes in memory that is not the machine's."""
+    return device.type not in ("cpu", "mps")
+
+
+def place(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where `network` computes, and in what type: there its inputs belong. Its weights need not lie there now: when
+    they wait elsewhere (`offload.py`), accelerate's hooks know the place."""
+    parameter = next(network.parameters())
+    hooks = (getattr(module, "_hf_hook", None) for module in network.modules())
+    told = (getattr(hook, "execution_device", None) for hook in hooks)
+    return next((device for device in told if device is not None), parameter.device), parameter.dtype
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on `device`; None where nobody tells."""
+    import torch
+
+    if device.type == "cuda":
+        # What torch itself has put by counts as free.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return available()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import UNetConfig
+from .devices import place
 from .embedding import EMBEDDING, WANTED
 from .errors import InputError
 from .faces import DEFAULT_MARGIN, Face, Request, find_face
@@ -96,9 +97,9 @@ def guide_by(
     masks = audio_masks(boxes.face, boxes.lips, size) if config.audio == "hierarchical" else None
     if imageproj is None or face_locator is None:
         return FaceGuide(None, None, None, masks, text_strength)
-    at = next(imageproj.parameters())
+    device, dtype = place(imageproj)
     with torch.no_grad():
-        zeros = torch.zeros(1, EMBEDDING, device=at.device, dtype=at.dtype)
+        zeros = torch.zeros(1, EMBEDDING, device=device, dtype=dtype)
         nobody = imageproj(zeros)
         tokens = nobody if embedding is None else imageproj(embedding.to(zeros).reshape(1, -1))
         located = face_locator(locator_mask(boxes.face, size).to(zeros))

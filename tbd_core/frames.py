@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .devices import place
 from .models.decoding import decode_parts
 
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 @torch.inference_mode()
 def decode(vae: Any, latents: Tensor) -> ndarray:
     """`vae` is diffusers' AutoencoderKL; `latents` are scaled, as the denoiser's. InputError when they overflowed."""
-    parameter = next(vae.parameters())
+    device, dtype = place(vae)
 
     def prepare(part: Tensor) -> Tensor:
-        return (part / vae.config.scaling_factor).to(parameter.device, parameter.dtype)
+        return (part / vae.config.scaling_factor).to(device, dtype)
 
     pictures = []
     for drawn in decode_parts(vae, latents, prepare, "try --dtype fp32 or bf16"):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, estimate
 from .checkpoint import store
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
@@ -27,7 +27,8 @@ from .face_guide import TEXT_STRENGTH, Boxes, guide_by, notes_on, place_face
 from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .host import image_to_pil, to_image
-from .memory import peak_mb
+from .memory import peak_mb, ran_out
+from .offload import arrange, check_offload, gains_nothing
 from .parts import PartStore, fingerprint
 from .portrait import check_portrait, check_size, load_portrait, read_portrait
 from .progressive import make_schedule
@@ -99,6 +100,7 @@ def plan(options: GenerateOptions) -> Plan:
     speech = load_speech(options.speech)
     portrait, seen = see_portrait(options, defaults.size)
     boxes, embedding, face_notes = see_face(options, config, portrait, seen)
+    idle = gains_nothing(options.offload, pick_device(options.device))
     if options.thinker != "rules":
         thought = think_as_asked(options, seen)
         stages, negative, said = settle_prompts(options, thought)
@@ -113,7 +115,7 @@ def plan(options: GenerateOptions) -> Plan:
         guidance=defaults.guidance if options.guidance is None else options.guidance,
         portrait=portrait,
         speech=speech,
-        warnings=(*said, *portrait.warnings, *speech.warnings, *face_notes),
+        warnings=(*said, *portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle])),
         seen=seen,
         boxes=boxes,
         embedding=embedding,
@@ -185,6 +187,7 @@ def check_options(options: GenerateOptions) -> None:
     check_device(options.device)
     if options.dtype not in ("auto", *DTYPES):
         raise InputError(f"unknown dtype {options.dtype!r}; choose one of auto, {', '.join(DTYPES)}")
+    check_offload(options.offload)
     if options.size is not None:
         check_size(options.size)
     request(options.face, options.face_margin, options.face_detector, options.face_model)
@@ -214,12 +217,19 @@ def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[st
     return (prompts.coarse, prompts.fine), prompts.negative, tuple(dict.fromkeys((*thought.warnings, *said)))
 
 
-def generate(options: GenerateOptions, on_step: OnStep | None = None) -> GenerateResult:
+def generate(
+    options: GenerateOptions,
+    on_step: OnStep | None = None,
+    on_estimate: Callable[[estimate.Estimate], None] = lambda _: None,
+) -> GenerateResult:
     """The whole job. Raises InputError for anything the user can mend; whatever `on_step` raises passes through, and
-    what was finished by then is kept for the next run of the same command."""
+    what was finished by then is kept for the next run of the same command. `on_estimate` is told the memory it will
+    need, before a network is loaded."""
     began = time.monotonic()
     job_plan = plan(options)
     height, width = job_plan.portrait.pixels.shape[2:]
+    needed = estimate.Drawing.of(options, job_plan.config, (width, height), len(job_plan.stages) + 1)
+    on_estimate(estimate.estimated(needed))
     seen = job_plan.seen
     paste = seen.paste if seen else None
     if paste:
@@ -227,8 +237,14 @@ def generate(options: GenerateOptions, on_step: OnStep | None = None) -> Generat
     with PartStore(options.output, part_key(job_plan)) as parts:
         # All clips stand in the part store before the video is begun: a kill leaves them, and nothing half-written.
         warnings = list(job_plan.warnings)
-        for _ in draw(job_plan, parts, on_step, warnings.append):
-            pass
+        finished = 0
+        try:
+            for _ in draw(job_plan, parts, on_step, warnings.append):
+                finished += 1
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            raise estimate.out_of_memory(needed, finished, job_plan.num_clips, error) from error
         said = metadata(job_plan)
         finish = paste.frames if paste else None
         write_video(parts, job_plan.speech.num_frames, (width, height), options.speech, said, finish)
@@ -271,12 +287,14 @@ def draw(
                 pixels = job_plan.portrait.pixels
                 if said := unlike_training(job_plan.about, model, job.networks.vae, job.portrait, pixels):
                     warn(f"{portrait} {said}")
+                job.free()
             if before is None:
                 before = denoise.first_motion(job.portrait)
             assert heard is not None
             windows = window_frames(heard, range(index * CLIP_FRAMES, (index + 1) * CLIP_FRAMES))
             latents = denoise.draw_clip(job, windows, before, index, job_plan.num_clips, on_step)
             part = frames.decode(job.networks.vae, latents), latents[-MOTION_FRAMES:].numpy()
+            job.free()
             parts.save(index, *part)
         before = torch.from_numpy(np.array(part[1]))
         yield part[0]
@@ -290,9 +308,14 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
 
     options = job_plan.options
     device = pick_device(options.device)
-    networks, config = store.load(options.model, device, pick_dtype(options.dtype, device))
+    waits = device if options.offload == "none" else "cpu"
+    networks, config = store.load(options.model, waits, pick_dtype(options.dtype, device))
+    free = arrange(networks, device, options.offload)
     with torch.inference_mode():
         empty, face = conditioning.text_states(networks, ""), None
+        stages = tuple(conditioning.text_states(networks, text) for text in job_plan.stages)
+        negative = conditioning.text_states(networks, job_plan.negative)
+        free()
         if job_plan.boxes:
             height, width = job_plan.portrait.pixels.shape[2:]
             strength = TEXT_STRENGTH if options.text_strength is None else options.text_strength
@@ -301,30 +324,35 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
                 networks.face_locator, strength,
             ).on(empty)  # fmt: skip
             empty = empty if face.tokens is None else face.tokens
+            free()
         portrait = conditioning.portrait_latents(networks, job_plan.portrait.pixels)
+        free()
         # The tail clip is padded with silence, then trimmed.
         heard = conditioning.speech_features(
             networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES
         )
+        free()
         job = denoise.Job(
             networks=networks,
             config=config,
             schedule=job_plan.schedule,
             guidance=denoise.Guidance(job_plan.guidance, options.text_scale, options.audio_scale),
-            stages=tuple(conditioning.text_states(networks, text) for text in job_plan.stages),
-            negative=conditioning.text_states(networks, job_plan.negative),
+            stages=stages,
+            negative=negative,
             empty=empty,
             portrait=portrait,
             reference=denoise.see(networks.reference_unet, portrait, empty),
             seed=options.seed,
             face=face,
+            free=free,
         )
+        free()
     return job, heard
 
 
 def part_key(job_plan: Plan) -> dict[str, Any]:
     """Everything that determines the drawn clips: which face was cut, and how, is in the portrait's own pixels, and
-    pasting back comes after the clips."""
+    pasting back comes after the clips. Where weights wait changes nothing: a run goes on with another --offload."""
     options = job_plan.options
     device = pick_device(options.device)
     return {
