@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .checkpoint import store
+from .checkpoint.audio_encoder import EncoderFile, check_encoder, read_encoder
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
 from .cot_fa.think import think
@@ -58,6 +59,7 @@ class Plan:
     speech: Speech
     warnings: tuple[str, ...]
     seen: Seen | None = None  # where the portrait was cut; None: nothing was asked of the face
+    encoder: EncoderFile | None = None  # what hears in place of the bundle's audio encoder; None: that one
 
     @property
     def model_name(self) -> str:
@@ -79,6 +81,9 @@ def plan(options: GenerateOptions) -> Plan:
     about = store.read_about(options.model)
     config = store.read_drawable(options.model)
     defaults = config.defaults
+    encoder = check_encoder(options.audio_encoder) if options.audio_encoder is not None else None
+    if encoder:
+        encoder.check_fits(config.audio_projection)
     check_output(options.output)
     for what, source in (("portrait", options.portrait), ("speech", options.speech)):
         if Path(source).exists() and Path(options.output).exists() and os.path.samefile(source, options.output):
@@ -109,6 +114,7 @@ def plan(options: GenerateOptions) -> Plan:
         speech=speech,
         warnings=(*said, *portrait.warnings, *speech.warnings),
         seen=seen,
+        encoder=encoder,
     )
 
 
@@ -254,15 +260,17 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
     from . import conditioning, denoise
 
     options = job_plan.options
-    device = pick_device(options.device)
+    device, own = pick_device(options.device), job_plan.encoder
+    listener = own and read_encoder(own.path, pick_dtype(options.dtype, device), device)
     networks, config = store.load(options.model, device, pick_dtype(options.dtype, device))
     with torch.inference_mode():
         empty = conditioning.text_states(networks, "")
         portrait = conditioning.portrait_latents(networks, job_plan.portrait.pixels)
         # The tail clip is padded with silence, then trimmed.
         heard = conditioning.speech_features(
-            networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES
-        )
+            listener or networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES,
+            chunk=None if listener else config.audio_chunk,
+        )  # fmt: skip
         job = denoise.Job(
             networks=networks,
             config=config,
@@ -296,6 +304,7 @@ def part_key(job_plan: Plan) -> dict[str, Any]:
         "device": str(device),
         "dtype": str(pick_dtype(options.dtype, device)),
         "model": store.identity(options.model),
+        **({"audio_encoder": job_plan.encoder.identity} if job_plan.encoder else {}),
     }
 
 
@@ -313,6 +322,7 @@ def metadata(job_plan: Plan) -> dict[str, Any]:
         "blend": job_plan.schedule.blend,
         "split": list(job_plan.schedule.split),
         "size": [job_plan.portrait.pixels.shape[3], job_plan.portrait.pixels.shape[2]],
+        **({"audio_encoder": job_plan.encoder.name} if job_plan.encoder else {}),
         **({"thinker": job_plan.options.thinker} if job_plan.options.thinker != "rules" else {}),
         **({"face": job_plan.seen.record()} if job_plan.seen else {}),
     }
