@@ -25,6 +25,7 @@ from .devices import DTYPES, check_device, pick_device, pick_dtype
 from .errors import InputError
 from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
+from .loudness import check_gate, treat
 from .memory import peak_mb
 from .parts import PartStore, fingerprint
 from .portrait import check_portrait, check_size, load_portrait, read_portrait
@@ -96,7 +97,7 @@ def plan(options: GenerateOptions) -> Plan:
     steps = defaults.steps if options.steps is None else options.steps
     split = options.split or (defaults.split if len(stages) == len(defaults.split) + 1 else None)
     schedule = make_schedule(steps, len(stages), split, options.blend or defaults.blend)
-    speech = load_speech(options.speech)
+    speech = treat(load_speech(options.speech), options.level_speech, options.silence_gate)
     portrait, seen = see_portrait(options, defaults.size)
     if options.thinker != "rules":
         thought = think_as_asked(options, seen)
@@ -160,6 +161,7 @@ def check_options(options: GenerateOptions) -> None:
         check_size(options.size)
     request(options.face, options.face_margin, options.face_detector, options.face_model)
     check_thinker(asked_for(options))
+    check_gate(options.silence_gate)
 
 
 def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
