@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SHORTEST = 3.0  # s: less is not judged
 STRETCHES, STRETCH = 8, 15  # of a longer recording these are looked at, evenly spread; s each
 STEADY = 0.45  # correlation of the fine spectrum over an eighth of a second: voices 0.01 to 0.34, chords from 0.55
+STEADY_PAUSING = 0.6  # the same where the level moves as a voice's does: machines' that keep one pitch reach 0.48
+PAUSING = 8.0  # dB, deviation of the level: music without rests up to 5, voices from 10
 EVEN = 0.45  # flatness against the mean spectrum: voices 0.01 to 0.21, noise 0.56 whatever its colour
 SWING = 5.0  # dB, deviation of the level: noise 0.4 to 3, voices from 10 (in as much noise: 3)
 FAINT = 1e-10  # power of nothing
@@ -30,13 +32,13 @@ def unlike_voice(waveform: ndarray) -> str | None:
     if len(waveform) < SHORTEST * SAMPLE_RATE or not np.any(waveform):
         return None
     sound = _stretches(waveform)
-    steady = steadiness(sound)
-    if steady > STEADY:
+    steady, (even, swing) = steadiness(sound), evenness(sound)
+    most = STEADY_PAUSING if swing > PAUSING else STEADY
+    if steady > most:
         return (
             f"sounds like music or a tone (its notes stay {steady:.0%} alike for an eighth of a second, a voice at most "
-            f"{STEADY:.0%}), and the mouth would follow it; give the voice alone"
+            f"{most:.0%}), and the mouth would follow it; give the voice alone"
         )
-    even, swing = evenness(sound)
     if even > EVEN and swing < SWING:
         return (
             f"sounds like steady noise ({even:.0%} even, a voice at most {EVEN:.0%}; its level moves by {swing:.1f} dB), "

@@ -99,6 +99,19 @@ def test_synthetic_voices_are_not(voice, tmp_path):
         assert load_speech(file).warnings == ()
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_a_machine_that_keeps_one_pitch_is_still_a_voice(tmp_path):
+    text = f'<speak><prosody range="0%">{WORDS["en"]}</prosody></speak>'
+    subprocess.run(["espeak-ng", "-m", "-w", tmp_path / "flat.wav", text], check=True)
+    sound = check_speech(tmp_path / "flat.wav").waveform
+    assert unlike_voice(sound) is None and steadiness(sound) > 0.4
+
+
+def test_music_with_rests_is_still_music():
+    resting = MUSIC["chords"] * (TIME % 1 < 0.7)
+    assert unlike_voice(resting.astype(np.float32))
+
+
 def test_a_voice_in_quieter_noise_or_music_is_still_a_voice():
     voice = np.tile(check_speech(SAMPLE / "speech.wav").waveform, 2)
     for other in (noise(0), chords()):
