@@ -195,9 +195,7 @@ def audio_encoder_path(name: str) -> Path:
     found = folder_paths.get_full_path(AUDIO_ENCODERS, name)
     if found is None or not os.path.isfile(found):
         count = len(audio_encoder_names())
-        raise InputError(
-            f"{name!r} is not among the {count} files in models/{AUDIO_ENCODERS}; put a wav2vec 2.0 there"
-        )
+        raise InputError(f"{name!r} is not among the {count} files in models/{AUDIO_ENCODERS}; put a wav2vec 2.0 there")
     return Path(found)
 
 

@@ -28,8 +28,8 @@ class TBDAudioEncode(io.ComfyNode):
                     "level_loudness",
                     default=False,
                     optional=True,
-                    tooltip="Make loud and quiet parts equally loud, by 15 dB at most, before they are heard. The sound "
-                    "track stays as it is.",
+                    tooltip="Make loud and quiet parts equally loud, by 15 dB at most, before they are heard. The "
+                    "sound track stays as it is.",
                 ),
                 io.Float.Input(
                     "silence_gate",
@@ -38,8 +38,8 @@ class TBDAudioEncode(io.ComfyNode):
                     max=60.0,
                     step=1.0,
                     optional=True,
-                    tooltip="What lies this many dB below the speech, 10 to 60, is heard as silence, so that hiss moves "
-                    "no mouth; try 35. 0: off.",
+                    tooltip="What lies this many dB below the speech, 10 to 60, is heard as silence, so that hiss "
+                    "moves no mouth; try 35. 0: off.",
                 ),
             ],
             outputs=[AUDIO.Output("audio", tooltip="For TBD Sampler, Apply Conditions and Render Video.")],

@@ -93,7 +93,8 @@ class TBDAudioEncoderLoader(io.ComfyNode):
                 io.Combo.Input(
                     "audio_encoder_name",
                     options=comfy_bridge.audio_encoder_names(),
-                    tooltip="A wav2vec 2.0 in models/audio_encoders, with as many layers and as wide as the model's own.",
+                    tooltip="A wav2vec 2.0 in models/audio_encoders, with as many layers and as wide as the model's "
+                    "own.",
                 ),
                 io.Combo.Input(
                     "dtype",

@@ -174,7 +174,7 @@ def _face_arguments(made: argparse.ArgumentParser) -> None:
 def _speech_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--audio-encoder", type=Path, metavar="PATH",
-        help="a wav2vec 2.0, transformers folder or file, in place of the bundle's; of the same number of layers and width",
+        help="a wav2vec 2.0, transformers folder or file, in place of the bundle's and of its size",
     )  # fmt: skip
     made.add_argument("--level-speech", action="store_true", help="make its loud and quiet parts equally loud")
     made.add_argument(

@@ -230,7 +230,7 @@ class GenerateOptions:
     thinker_stays: bool = False  # a vlm, in memory while the video is drawn
     audio_encoder: Path | None = None  # a wav2vec 2, folder or file, in place of the bundle's
     level_speech: bool = False  # loud and quiet parts of the speech equally loud (loudness.level)
-    silence_gate: float | None = None  # dB: what lies further below the speech is silence (loudness.gate); None: nothing
+    silence_gate: float | None = None  # dB below the speech that is heard as silence (loudness.gate); None: nothing
 
 
 @dataclass(frozen=True)

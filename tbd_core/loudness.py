@@ -59,8 +59,8 @@ def treat(speech: Speech, level_it: bool = False, gate_below: float | None = Non
 def check_gate(below: float | None) -> None:
     if below is not None and not GATES[0] <= below <= GATES[1]:  # NaN is not between either
         raise InputError(
-            f"the silence gate is {below:g} dB below the speech; give a number from {GATES[0]:g} to {GATES[1]:g}, such as "
-            "35"
+            f"the silence gate is {below:g} dB below the speech; give a number from {GATES[0]:g} to {GATES[1]:g}, such "
+            "as 35"
         )
 
 

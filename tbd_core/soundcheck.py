@@ -36,13 +36,13 @@ def unlike_voice(waveform: ndarray) -> str | None:
     most = STEADY_PAUSING if swing > PAUSING else STEADY
     if steady > most:
         return (
-            f"sounds like music or a tone (its notes stay {steady:.0%} alike for an eighth of a second, a voice at most "
-            f"{most:.0%}), and the mouth would follow it; give the voice alone"
+            f"sounds like music or a tone (its notes stay {steady:.0%} alike for an eighth of a second, a voice at "
+            f"most {most:.0%}), and the mouth would follow it; give the voice alone"
         )
     if even > EVEN and swing < SWING:
         return (
-            f"sounds like steady noise ({even:.0%} even, a voice at most {EVEN:.0%}; its level moves by {swing:.1f} dB), "
-            "and the mouth would follow it; give the voice alone, or a recording with less noise"
+            f"sounds like steady noise ({even:.0%} even, a voice at most {EVEN:.0%}; its level moves by {swing:.1f} "
+            "dB), and the mouth would follow it; give the voice alone, or a recording with less noise"
         )
     return None
 

@@ -148,8 +148,8 @@ def _sizes(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, A
     inner = shapes.get("encoder.layers.0.feed_forward.intermediate_dense.weight", ())
     if [len(position), len(projection), len(inner)] != [3, 2, 2] or any(len(shape) != 3 for shape in convolutions):
         raise InputError(
-            f"{source.path} has {len(convolutions)} convolutions and {len(layers)} layers of a wav2vec 2.0, but not the "
-            f"weights between them; give {WANTED}"
+            f"{source.path} has {len(convolutions)} convolutions and {len(layers)} layers of a wav2vec 2.0, but not "
+            f"the weights between them; give {WANTED}"
         )
     return {
         "hidden_size": projection[0],

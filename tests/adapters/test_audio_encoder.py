@@ -13,7 +13,9 @@ def shelf(folders, fill):
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     sizes = dict(hidden_size=64, num_attention_heads=1, intermediate_size=32, num_hidden_layers=2, conv_dim=[8] * 7)
-    network = fill(Wav2Vec2Model(Wav2Vec2Config(**sizes, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4)), 6)
+    network = fill(
+        Wav2Vec2Model(Wav2Vec2Config(**sizes, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4)), 6
+    )
     shelf = folders / "models" / "audio_encoders"
     (shelf / "wav2vec2").mkdir()
     save_file(network.state_dict(), shelf / "wav2vec2" / "model.safetensors")
@@ -59,7 +61,9 @@ def test_files_that_are_gone_or_another_networks_are_refused(shelf, loader, run)
     assert loader.validate_inputs("gone.pth") == loader.fingerprint_inputs("gone.pth") == expected
     with pytest.raises(ValueError, match=expected):
         run(loader, audio_encoder_name="gone.pth", dtype="auto")
-    told = r"whisper\.safetensors is a Whisper: 1 keys, feature_extractor\.conv_layers\.0\.conv\.weight is not among them"
+    told = (
+        r"whisper\.safetensors is a Whisper: 1 keys, feature_extractor\.conv_layers\.0\.conv\.weight is not among them"
+    )
     with pytest.raises(ValueError, match=told):
         run(loader, audio_encoder_name="whisper.safetensors", dtype="auto")
 
@@ -73,7 +77,9 @@ def test_an_encoder_of_another_size_is_refused_when_drawn_and_one_of_no_bundle_i
 
     encoder = comfy_bridge.load_audio_encoder(shelf / "wav2vec2" / "model.safetensors")
     heard = hear(encoder, sound(0.8))
-    with pytest.raises(ValueError, match="the sound has 2 layers of 64 numbers, this model wants 2 of 16; use the audio"):
+    with pytest.raises(
+        ValueError, match="the sound has 2 layers of 64 numbers, this model wants 2 of 16; use the audio"
+    ):
         run(TBDSampler, **(wires | {"audio": heard}))
     assert "encoded by" not in describe_run(wires["model"], wires["reference"], heard, DrawOptions())
 

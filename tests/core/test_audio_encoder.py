@@ -1,4 +1,4 @@
-"""wav2vec 2.0 in every public form hears as transformers' own network; what is none of it is refused with its numbers."""
+"""wav2vec 2.0 in every public form hears as transformers' own network; what is none is refused with its numbers."""
 
 import json
 import pickle
@@ -89,7 +89,9 @@ def test_base_and_large_are_told_by_their_shapes(tmp_path):
     for layers, width, heads, kind in ((12, 768, 12, BASE), (24, 1024, 16, LARGE)):
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-        values = dict(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width)
+        values = dict(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width
+        )
         with torch.device("meta"):
             shapes = {k: v.shape for k, v in Wav2Vec2Model(Wav2Vec2Config(**values, **kind)).state_dict().items()}
         found = check_encoder(only_header(tmp_path / f"{width}.safetensors", shapes)).config

@@ -115,7 +115,9 @@ def test_what_lies_above_the_gate_is_warned_of():
 
 @pytest.mark.parametrize("below", [0, 9, 61, float("nan")])
 def test_gates_without_sense_are_refused(voice, below):
-    with pytest.raises(InputError, match=f"the silence gate is {below:g} dB below the speech; give a number from 10 to 60"):
+    with pytest.raises(
+        InputError, match=f"the silence gate is {below:g} dB below the speech; give a number from 10 to 60"
+    ):
         treat(spoken(voice), gate_below=below)
 
 

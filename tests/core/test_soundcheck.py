@@ -95,7 +95,9 @@ def test_a_voice_is_not_and_far_from_the_thresholds():
 def test_synthetic_voices_are_not(voice, tmp_path):
     for speed, pitch in ((160, 50), (220, 80)):
         file = tmp_path / f"{speed}.wav"
-        subprocess.run(["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", file, WORDS[voice]], check=True)
+        subprocess.run(
+            ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", file, WORDS[voice]], check=True
+        )
         assert load_speech(file).warnings == ()
 
 
