@@ -33,10 +33,12 @@ def fresh_host():
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
+def folders(tmp_path, monkeypatch, pack):
     """ComfyUI's folders, new and empty: `input`, `output`, `temp`, `models/tbd` and
     `models/audio_encoders` under the path returned."""
     import folder_paths
+
+    from tbd_pack.nodes import comfy_bridge  # noqa: F401  its first import adds models/tbd, for good
 
     for kind in ("input", "output", "temp"):
         (tmp_path / kind).mkdir()
