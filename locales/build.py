@@ -63,6 +63,7 @@ def _kind(kind: str, options: dict[str, Any], optional: bool) -> str:
     if kind == "COMBO":
         choices = options["options"]
         kind = " / ".join(choices) if len(choices) <= LONG_MENU else f"menu of {len(choices)}"
+        kind = kind or "menu of files"  # this machine has none
     return kind.replace("*", "any") + limits + (", optional" if optional else "")
 
 

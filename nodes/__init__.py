@@ -14,13 +14,14 @@ class Pack(ComfyExtension):
         from .batch import TBDBatchCases
         from .drawing import TBDApplyConditions, TBDSampler
         from .encoding import TBDAudioEncode, TBDReferenceEncode
-        from .model import TBDModelLoader, TBDSampleInputs
+        from .model import TBDAudioEncoderLoader, TBDModelLoader, TBDSampleInputs
         from .rendering import TBDRenderVideo
         from .scheduling import TBDProgressiveScheduler
         from .thinking import TBDEditPrompts, TBDPromptBuilder
 
         return [
             TBDModelLoader,
+            TBDAudioEncoderLoader,
             TBDSampleInputs,
             TBDPromptBuilder,
             TBDEditPrompts,

@@ -36,8 +36,9 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ..tbd_core import conditioning, denoise, host, speech
+from ..tbd_core import conditioning, denoise, host, loudness, speech
 from ..tbd_core.checkpoint import store
+from ..tbd_core.checkpoint.audio_encoder import read_encoder
 from ..tbd_core.config import TINY_BUNDLE, ModelConfig
 from ..tbd_core.cot_fa.review import over_budget
 from ..tbd_core.devices import pick_dtype
@@ -61,6 +62,7 @@ from .sockets import EncodedReference, EncodedSpeech
 
 BUNDLED = "tbd_tiny (bundled)"
 FROM_BUNDLE = "from the bundle"
+AUDIO_ENCODERS = "audio_encoders"  # ComfyUI's own folder for them
 check_interrupt = mm.throw_exception_if_processing_interrupted  # raises when the user pressed cancel
 OUT_OF_MEMORY = () if mm.OOM_EXCEPTION is Exception else mm.OOM_EXCEPTION  # an old torch has no kind of its own for it
 KINDS = {"epsilon": comfy.model_base.ModelType.EPS, "v_prediction": comfy.model_base.ModelType.V_PREDICTION}
@@ -185,7 +187,30 @@ def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDL
         sound = torch.float32 if exact or not mm.should_use_fp16(device) else torch.float16
         hears = store.make(path, "audio_encoder", sound, partial(build.build_audio_encoder, config))
         encoder = comfy.model_patcher.ModelPatcher(AudioEncoderModule(hears), device, offload)
-        return model, clip, vae, host.AudioEncoder(encoder, path)
+        return model, clip, vae, host.AudioEncoder(encoder, path, config.audio_chunk)
+
+
+def audio_encoder_names() -> list[str]:
+    return folder_paths.get_filename_list(AUDIO_ENCODERS)
+
+
+def audio_encoder_path(name: str) -> Path:
+    """InputError when there is no such file."""
+    found = folder_paths.get_full_path(AUDIO_ENCODERS, name)
+    if found is None or not os.path.isfile(found):
+        count = len(audio_encoder_names())
+        raise InputError(f"{name!r} is not among the {count} files in models/{AUDIO_ENCODERS}; put a wav2vec 2.0 there")
+    return Path(found)
+
+
+def load_audio_encoder(path: Path, dtype: str = "auto") -> host.AudioEncoder:
+    """A wav2vec 2.0 that belongs to no bundle. `dtype`: auto or fp32. Raises InputError."""
+    with torch.inference_mode(False), torch.no_grad(), needed_packages():
+        device = mm.get_torch_device()
+        exact = mm.is_device_cpu(device) or dtype == "fp32" or not mm.should_use_fp16(device)
+        hears = AudioEncoderModule(read_encoder(path, torch.float32 if exact else torch.float16))
+        encoder = comfy.model_patcher.ModelPatcher(hears, device, mm.unet_offload_device())
+        return host.AudioEncoder(encoder, None, None)
 
 
 def _small(config: ModelConfig, name: str | None = None) -> Any:
@@ -308,14 +333,19 @@ def reference_features(model: Any, latents: Tensor, face: FaceGuide | None = Non
     return {name: value.to(mm.intermediate_device()) for name, value in features.items()}
 
 
-def listen(encoder: host.AudioEncoder, audio: Any) -> EncodedSpeech:
-    """An AUDIO as the model hears it, silence behind it up to a whole clip. Raises InputError."""
+def listen(
+    encoder: host.AudioEncoder, audio: Any, level: bool = False, gate_below: float | None = None
+) -> EncodedSpeech:
+    """An AUDIO as the model hears it, levelled and gated (loudness.treat), silence behind it up to a whole clip. What
+    is kept for the sound track is the recording as it is. Raises InputError."""
     spoken = host.recording(audio)
-    host.warn(spoken.warnings)
+    treated = loudness.treat(spoken, level, gate_below)
+    host.warn(treated.warnings)
     mm.load_models_gpu([encoder.patcher], force_full_load=True)  # plain layers
     frames = num_clips(spoken.num_frames) * CLIP_FRAMES
-    network, wave = encoder.patcher.model.encoder, speech.normalise(spoken.waveform)
-    features = conditioning.speech_features(network, wave, frames, check_interrupt)
+    network, wave = encoder.patcher.model.encoder, speech.normalise(treated.waveform)
+    features = conditioning.speech_features(network, wave, frames, check_interrupt, encoder.chunk)
+    spoken = replace(spoken, warnings=treated.warnings)
     return EncodedSpeech(features, spoken, fingerprint(features, spoken.waveform), encoder.bundle)
 
 

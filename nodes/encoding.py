@@ -19,11 +19,28 @@ class TBDAudioEncode(io.ComfyNode):
             category="Think-Before-Draw",
             description="Listens to the speech: wav2vec 2.0 features, 25 a second, one for each frame of the video.",
             inputs=[
-                AUDIO_ENCODER.Input("audio_encoder", tooltip="From Load TBD Model."),
+                AUDIO_ENCODER.Input("audio_encoder", tooltip="From Load TBD Model or Load Audio Encoder (TBD)."),
                 io.Audio.Input(
                     "audio",
                     tooltip="The speech, at least 0.2 s, of any rate; several channels are mixed. Its length is the "
                     "video's, at 25 frames a second.",
+                ),
+                io.Boolean.Input(
+                    "level_loudness",
+                    default=False,
+                    optional=True,
+                    tooltip="Make loud and quiet parts equally loud, by 15 dB at most, before they are heard. The "
+                    "sound track stays as it is.",
+                ),
+                io.Float.Input(
+                    "silence_gate",
+                    default=0.0,
+                    min=0.0,
+                    max=60.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="What lies this many dB below the speech, 10 to 60, is heard as silence, so that hiss "
+                    "moves no mouth; try 35. 0: off.",
                 ),
             ],
             outputs=[AUDIO.Output("audio", tooltip="For TBD Sampler, Apply Conditions and Render Video.")],
@@ -31,8 +48,8 @@ class TBDAudioEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, audio_encoder, audio) -> io.NodeOutput:
-        return io.NodeOutput(comfy_bridge.listen(audio_encoder, audio))
+    def execute(cls, audio_encoder, audio, level_loudness=False, silence_gate=0.0) -> io.NodeOutput:
+        return io.NodeOutput(comfy_bridge.listen(audio_encoder, audio, level_loudness, silence_gate or None))
 
 
 class TBDReferenceEncode(io.ComfyNode):

@@ -81,6 +81,60 @@ class TBDModelLoader(io.ComfyNode):
         return io.NodeOutput(*comfy_bridge.load_bundle(comfy_bridge.bundle_path(model), dtype, beta_schedule))
 
 
+class TBDAudioEncoderLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TBDAudioEncoderLoader",
+            display_name="Load Audio Encoder (TBD)",
+            category="Think-Before-Draw",
+            description="A wav2vec 2.0 of your own, base or large, in place of the one in the bundle.",
+            inputs=[
+                io.Combo.Input(
+                    "audio_encoder_name",
+                    options=comfy_bridge.audio_encoder_names(),
+                    tooltip="A wav2vec 2.0 in models/audio_encoders, with as many layers and as wide as the model's "
+                    "own.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=["auto", "fp32"],
+                    default="auto",
+                    tooltip="Type of the weights. auto: what this machine computes best; fp32 is exact and takes twice "
+                    "the memory of fp16.",
+                ),
+            ],
+            outputs=[AUDIO_ENCODER.Output("audio_encoder", tooltip="For Wav2Vec Audio Encode.")],
+            **extra(search_aliases=["wav2vec", "audio encoder loader", "speech model"]),
+        )
+
+    @classmethod
+    def validate_inputs(cls, audio_encoder_name: str | None) -> bool | str:
+        """As in Load TBD Model."""
+        if audio_encoder_name is None:
+            return True
+        try:
+            comfy_bridge.audio_encoder_path(audio_encoder_name)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, audio_encoder_name: str | None, **_) -> str:
+        if audio_encoder_name is None:
+            return ""
+        try:
+            file = comfy_bridge.audio_encoder_path(audio_encoder_name).stat()
+        except (InputError, OSError) as error:
+            return str(error)
+        return f"{file.st_size} {file.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, audio_encoder_name: str, dtype: str) -> io.NodeOutput:
+        path = comfy_bridge.audio_encoder_path(audio_encoder_name)
+        return io.NodeOutput(comfy_bridge.load_audio_encoder(path, dtype))
+
+
 class TBDSampleInputs(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:

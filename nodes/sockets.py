@@ -30,7 +30,7 @@ class EncodedSpeech:
     features: Tensor  # [F', L, C] fp32 on the CPU; F' fills whole clips, silence behind the speech's last frame
     speech: Speech  # num_frames of it are drawn
     digest: str  # of the samples and the encoder: equal digests, equal features
-    bundle: Path  # the encoder's
+    bundle: Path | None  # the encoder's; None: it came by itself
 
     def __repr__(self) -> str:
         return f"EncodedSpeech({self.speech.num_frames} frames, {self.speech.seconds:.2f} s, {self.speech.source})"

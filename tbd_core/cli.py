@@ -149,6 +149,7 @@ def _generate_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=whole, default=0)
     made.add_argument("--size", help="N or WxH pixels, multiples of 8 (default: the trained square)")
     _face_arguments(made)
+    _speech_arguments(made)
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     made.add_argument("--dtype", default="auto", help="auto, fp32, fp16 or bf16")
     made.add_argument(
@@ -181,6 +182,18 @@ def _face_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--paste-back", action="store_true", help="a video of the portrait's own size, what was drawn put back into it"
     )
+
+
+def _speech_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--audio-encoder", type=Path, metavar="PATH",
+        help="a wav2vec 2.0, transformers folder or file, in place of the bundle's and of its size",
+    )  # fmt: skip
+    made.add_argument("--level-speech", action="store_true", help="make its loud and quiet parts equally loud")
+    made.add_argument(
+        "--silence-gate", type=number, metavar="DB",
+        help="what is DB below the speech is heard as silence, 10 to 60, such as 35 (default: nothing)",
+    )  # fmt: skip
 
 
 def _convert_arguments(made: argparse.ArgumentParser) -> None:
@@ -246,6 +259,7 @@ def run_generate(arguments: argparse.Namespace) -> dict[str, Any]:
         face=arguments.face, face_margin=arguments.face_margin, face_detector=arguments.face_detector,
         face_model=arguments.face_model, face_embedding=arguments.face_embedding,
         text_strength=arguments.text_strength, paste_back=arguments.paste_back, offload=arguments.offload,
+        audio_encoder=arguments.audio_encoder, level_speech=arguments.level_speech, silence_gate=arguments.silence_gate,
     )  # fmt: skip
     keep_memory()
     bar, pace = None, Pace()

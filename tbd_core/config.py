@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from .units import AUDIO_WINDOW, LATENT_CHANNELS
+from .units import AUDIO_CHUNK, AUDIO_WINDOW, LATENT_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class SamplingDefaults:
 class ModelConfig:
     """Everything needed to build the networks of one bundle. `vae`, `text_encoder` and `audio_encoder` hold the
     arguments of diffusers' AutoencoderKL (FoldedAutoencoderKL: with 3p² channels it takes squares of p × p pixels) and
-    of transformers' CLIPTextConfig and Wav2Vec2Config."""
+    of transformers' CLIPTextConfig and Wav2Vec2Config. `audio_chunk`: how many frames of speech its encoder listens to
+    at once; None: all of them, as public encoders did when they learnt."""
 
     preset: str
     unet: UNetConfig
@@ -99,6 +100,7 @@ class ModelConfig:
     audio_encoder: dict = field(default_factory=dict)
     scheduler: SchedulerConfig = SchedulerConfig()
     defaults: SamplingDefaults = SamplingDefaults()
+    audio_chunk: int | None = AUDIO_CHUNK
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -117,6 +119,7 @@ class ModelConfig:
             audio_encoder=values["audio_encoder"],
             scheduler=build(SchedulerConfig, values["scheduler"]),
             defaults=build(SamplingDefaults, values["defaults"]),
+            audio_chunk=values.get("audio_chunk", AUDIO_CHUNK),  # all bundles before there was a choice
         )
 
 
@@ -188,6 +191,7 @@ def sd15() -> ModelConfig:
             num_attention_heads=12,
         ),
         audio_encoder=dict(),
+        audio_chunk=None,
     )
 
 
@@ -232,6 +236,9 @@ class GenerateOptions:
     thinker_model: str | None = None  # its name at the server, or a vlm's folder
     thinker_stays: bool = False  # a vlm, in memory while the video is drawn
     offload: str = "none"  # where weights wait that are not used: none (on the device), cpu or sequential (offload.py)
+    audio_encoder: Path | None = None  # a wav2vec 2, folder or file, in place of the bundle's
+    level_speech: bool = False  # loud and quiet parts of the speech equally loud (loudness.level)
+    silence_gate: float | None = None  # dB below the speech that is heard as silence (loudness.gate); None: nothing
 
 
 @dataclass(frozen=True)

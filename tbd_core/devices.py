@@ -93,6 +93,19 @@ def place(network: nn.Module) -> tuple[torch.device, torch.dtype]:
     return next((device for device in told if device is not None), parameter.device), parameter.dtype
 
 
+@contextmanager
+def at_hand(network: nn.Module) -> Iterator[None]:
+    """`network`'s weights lie where it computes, though it is not called as a whole, upon which they would come."""
+    waiting = [(part, hook) for part in network.modules() if (hook := getattr(part, "_hf_hook", None)) is not None]
+    for part, hook in waiting:
+        hook.pre_forward(part)
+    try:
+        yield
+    finally:
+        for part, hook in waiting:
+            hook.post_forward(part, None)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be had on `device`; None where nobody tells."""
     import torch

@@ -49,7 +49,8 @@ class Parts:
 @dataclass(frozen=True, eq=False)
 class AudioEncoder:
     patcher: Any  # models.hosted.AudioEncoderModule, in the host's keeping
-    bundle: Path
+    bundle: Path | None  # None: it came by itself
+    chunk: int | None  # frames listened to at once (ModelConfig.audio_chunk)
 
 
 def tbd_parts(model: Any) -> Parts:
@@ -77,13 +78,13 @@ def check_vae(vae: Any, parts: Parts) -> tuple[str, ...]:
     return (f"the VAE is {whose}, the MODEL {parts.bundle.name}'s; colours may be wrong",)
 
 
-def check_bundles(parts: Parts, **encoded: Path) -> tuple[str, ...]:
+def check_bundles(parts: Parts, **encoded: Path | None) -> tuple[str, ...]:
     """Warnings about what was encoded by another bundle than the MODEL's, `reference=…` and `audio=…`: of the same
-    shape, but it means something else."""
+    shape, but it means something else. None: an encoder that somebody chose is of no bundle."""
     return tuple(
         f"the {name} was encoded by {bundle.name}, the MODEL is {parts.bundle.name}'s; use one Load TBD Model for both"
         for name, bundle in encoded.items()
-        if bundle != parts.bundle
+        if bundle is not None and bundle != parts.bundle
     )
 
 

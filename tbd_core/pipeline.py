@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, estimate
 from .checkpoint import store
+from .checkpoint.audio_encoder import EncoderFile, check_encoder, read_encoder
 from .config import GenerateOptions, GenerateResult, ModelConfig
 from .cot_fa.review import over_budget, require_words, review_prompts
 from .cot_fa.think import think
@@ -27,6 +28,7 @@ from .face_guide import TEXT_STRENGTH, Boxes, guide_by, notes_on, place_face
 from .faces import request
 from .flow import OnStep, Portrait, Schedule, Speech, Thought
 from .host import image_to_pil, to_image
+from .loudness import check_gate, treat
 from .memory import peak_mb, ran_out
 from .offload import arrange, check_offload, gains_nothing
 from .parts import PartStore, fingerprint
@@ -64,6 +66,7 @@ class Plan:
     seen: Seen | None = None  # where the portrait was cut; None: nothing was asked of the face
     boxes: Boxes | None = None  # of face and lips, for Hallo's weights
     embedding: torch.Tensor | None = None  # [512], whose face it is, for Hallo's weights
+    encoder: EncoderFile | None = None  # what hears in place of the bundle's audio encoder; None: that one
 
     @property
     def model_name(self) -> str:
@@ -85,6 +88,9 @@ def plan(options: GenerateOptions) -> Plan:
     about = store.read_about(options.model)
     config = store.read_config(options.model)
     defaults = config.defaults
+    encoder = check_encoder(options.audio_encoder) if options.audio_encoder is not None else None
+    if encoder:
+        encoder.check_fits(config.audio_projection)
     check_output(options.output)
     for what, source in (("portrait", options.portrait), ("speech", options.speech)):
         if Path(source).exists() and Path(options.output).exists() and os.path.samefile(source, options.output):
@@ -97,7 +103,7 @@ def plan(options: GenerateOptions) -> Plan:
     steps = defaults.steps if options.steps is None else options.steps
     split = options.split or (defaults.split if len(stages) == len(defaults.split) + 1 else None)
     schedule = make_schedule(steps, len(stages), split, options.blend or defaults.blend)
-    speech = load_speech(options.speech)
+    speech = treat(load_speech(options.speech), options.level_speech, options.silence_gate)
     portrait, seen = see_portrait(options, defaults.size)
     boxes, embedding, face_notes = see_face(options, config, portrait, seen)
     idle = gains_nothing(options.offload, pick_device(options.device))
@@ -119,6 +125,7 @@ def plan(options: GenerateOptions) -> Plan:
         seen=seen,
         boxes=boxes,
         embedding=embedding,
+        encoder=encoder,
     )
 
 
@@ -192,6 +199,7 @@ def check_options(options: GenerateOptions) -> None:
         check_size(options.size)
     request(options.face, options.face_margin, options.face_detector, options.face_model)
     check_thinker(asked_for(options))
+    check_gate(options.silence_gate)
 
 
 def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
@@ -308,8 +316,11 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
 
     options = job_plan.options
     device = pick_device(options.device)
-    waits = device if options.offload == "none" else "cpu"
-    networks, config = store.load(options.model, waits, pick_dtype(options.dtype, device))
+    waits, dtype = device if options.offload == "none" else "cpu", pick_dtype(options.dtype, device)
+    networks, config = store.load(options.model, waits, dtype)
+    chunk = config.audio_chunk
+    if job_plan.encoder:
+        networks, chunk = replace(networks, audio_encoder=read_encoder(job_plan.encoder.path, dtype, waits)), None
     free = arrange(networks, device, options.offload)
     with torch.inference_mode():
         empty, face = conditioning.text_states(networks, ""), None
@@ -329,7 +340,7 @@ def prepare(job_plan: Plan) -> tuple[Job, torch.Tensor]:
         free()
         # The tail clip is padded with silence, then trimmed.
         heard = conditioning.speech_features(
-            networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES
+            networks.audio_encoder, normalise(job_plan.speech.waveform), job_plan.num_clips * CLIP_FRAMES, chunk=chunk
         )
         free()
         job = denoise.Job(
@@ -374,6 +385,7 @@ def part_key(job_plan: Plan) -> dict[str, Any]:
         "device": str(device),
         "dtype": str(pick_dtype(options.dtype, device)),
         "model": store.identity(options.model),
+        **({"audio_encoder": job_plan.encoder.identity} if job_plan.encoder else {}),
     }
 
 
@@ -391,6 +403,7 @@ def metadata(job_plan: Plan) -> dict[str, Any]:
         "blend": job_plan.schedule.blend,
         "split": list(job_plan.schedule.split),
         "size": [job_plan.portrait.pixels.shape[3], job_plan.portrait.pixels.shape[2]],
+        **({"audio_encoder": job_plan.encoder.name} if job_plan.encoder else {}),
         **({"thinker": job_plan.options.thinker} if job_plan.options.thinker != "rules" else {}),
         **({"face": job_plan.seen.record()} if job_plan.seen else {}),
     }

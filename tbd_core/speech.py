@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from .errors import InputError
 from .files import input_arguments, last_line, require_file, run_ffmpeg
 from .flow import Speech
+from .soundcheck import unlike_voice
 from .units import AUDIO_WINDOW, SAMPLE_RATE, num_frames
 
 
@@ -89,6 +90,8 @@ def _speech(name: str, recording: Recording) -> Speech:
         notes.append(f"{name} peaks at {recording.peak:.2f}, beyond full scale 1; clipped")
     if recording.peak == 0.0:
         notes.append(f"{name} is silent; the mouth will stay shut")
+    if found := unlike_voice(recording.waveform):
+        notes.append(f"{name} {found}")
     return Speech(
         waveform=torch.from_numpy(recording.waveform),
         num_frames=num_frames(recording.num_samples, recording.sample_rate),

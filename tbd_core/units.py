@@ -20,6 +20,7 @@ LATENT_CHANNELS = 4
 CLIP_FRAMES = 14  # frames drawn together (paper section 4.1)
 MOTION_FRAMES = 2  # frames of the previous clip that the next one sees
 AUDIO_WINDOW = 5  # 25 fps audio frames (i-2 .. i+2) that one video frame listens to
+AUDIO_CHUNK = 100  # frames of speech that the bundled model's encoder listens to at once, as when it learnt (ours)
 TEXT_TOKENS = 77  # CLIP's context, begin and end token included
 
 

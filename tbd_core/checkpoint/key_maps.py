@@ -206,6 +206,8 @@ KINDS_OF_FILE: tuple[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bool]]
     ("a diffusers folder", _any(r"(unet|vae|text_encoder)\.")),
     ("a U-Net", lambda s: _any(r"(up_blocks|output_blocks)\.")(s) and not _any(r"encoder\.")(s)),
     ("a VAE", _any(r"(encoder|decoder)\.(mid|down|up)")),
+    ("a HuBERT, WavLM or data2vec", _any(r"(hubert|wavlm|data2vec_audio)\.")),
+    ("a Whisper", _any(r"(model\.)?encoder\.embed_positions\.")),
     ("a wav2vec2", _any(r"(wav2vec2\.)?feature_extractor\.")),
     ("a CLIP text encoder", _any(r"(text_model\.)?embeddings\.token_embedding")),
 )

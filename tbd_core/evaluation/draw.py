@@ -80,7 +80,8 @@ class Studio:
         return window_frames(self.hear(torch.zeros(CLIP_FRAMES * SAMPLES_PER_FRAME), CLIP_FRAMES))
 
     def hear(self, waveform: Tensor, num_frames: int) -> Tensor:
-        return conditioning.speech_features(self.networks.audio_encoder, normalise(waveform), num_frames)
+        encoder, chunk = self.networks.audio_encoder, self.config.audio_chunk
+        return conditioning.speech_features(encoder, normalise(waveform), num_frames, chunk=chunk)
 
     @torch.inference_mode()
     def seat(self, portrait: Tensor) -> Sitter:

@@ -79,12 +79,17 @@ def build_text_encoder(config: ModelConfig) -> CLIPTextModel:
 
 
 def build_audio_encoder(config: ModelConfig) -> Wav2Vec2Model:
+    return wav2vec2(config.audio_encoder)
+
+
+def wav2vec2(values: dict[str, Any]) -> Wav2Vec2Model:
+    """Of these arguments of transformers' Wav2Vec2Config, without the tricks of training."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     no_dropout = dict.fromkeys(
         ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"), 0.0
     )
-    return Wav2Vec2Model(Wav2Vec2Config(**config.audio_encoder, **no_dropout, apply_spec_augment=False))
+    return Wav2Vec2Model(Wav2Vec2Config(**values, **no_dropout, apply_spec_augment=False))
 
 
 def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple[UNet, UNet]:

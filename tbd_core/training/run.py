@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ def train_stages(
 
     @cache
     def heard() -> Tensor:
-        return recording_windows(networks, sounds, recipes.corpus.seed)
+        return recording_windows(networks, sounds, recipes.corpus.seed, config.audio_chunk)
 
     # Stage 1: frames.
     nets = stages.Guided(networks.reference_unet, networks.denoising_unet, networks.audioproj)
@@ -313,9 +313,10 @@ def all_texts(run: Run, networks: Networks, plans: list[Plan]) -> stages.Texts:
     )
 
 
-def recording_windows(networks: Networks, sounds: Tensor, seed: int) -> Tensor:
+def recording_windows(networks: Networks, sounds: Tensor, seed: int, chunk: int | None) -> Tensor:
     """`sounds` [n, T], each in some room and through some microphone → what every frame of them hears, half [n, FRAMES,
-    window, L, C]. A recording is heard whole, as at inference."""
+    window, L, C]. A recording is heard as at inference (`chunk`: ModelConfig.audio_chunk)."""
     rough = roughen(sounds.float(), torch.Generator().manual_seed(seed))
-    heard = (conditioning.speech_features(networks.audio_encoder, normalise(sound), FRAMES) for sound in rough)
+    hear = partial(conditioning.speech_features, networks.audio_encoder, chunk=chunk)
+    heard = (hear(normalise(sound), FRAMES) for sound in rough)
     return torch.stack([window_frames(features).half() for features in heard])

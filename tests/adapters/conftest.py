@@ -33,9 +33,12 @@ def fresh_host():
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    """ComfyUI's folders, new and empty: `input`, `output`, `temp` and `models/tbd` under the path returned."""
+def folders(tmp_path, monkeypatch, pack):
+    """ComfyUI's folders, new and empty: `input`, `output`, `temp`, `models/tbd` and
+    `models/audio_encoders` under the path returned."""
     import folder_paths
+
+    from tbd_pack.nodes import comfy_bridge  # noqa: F401  its first import adds models/tbd, for good
 
     for kind in ("input", "output", "temp"):
         (tmp_path / kind).mkdir()
@@ -44,6 +47,10 @@ def folders(tmp_path, monkeypatch):
     bundles.mkdir(parents=True)
     monkeypatch.setattr(folder_paths, "models_dir", str(bundles.parent))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "tbd", ([str(bundles)], {".safetensors"}))
+    encoders = tmp_path / "models" / "audio_encoders"
+    encoders.mkdir()
+    endings = folder_paths.supported_pt_extensions
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "audio_encoders", ([str(encoders)], endings))
     return tmp_path
 
 

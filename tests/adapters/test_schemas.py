@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {
     "TBDModelLoader": "model",
+    "TBDAudioEncoderLoader": "model",
     "TBDSampleInputs": "model",
     "TBDPromptBuilder": "thinking",
     "TBDEditPrompts": "thinking",

@@ -86,6 +86,11 @@ def test_words_of_strength_0_are_not_heard(options, bundles):
     assert torch.equal(silent, drawn(replace(options, text_strength=0.0, fine="other words", coarse="other words")))
 
 
+@pytest.mark.parametrize("how", ["cpu", "sequential"])
+def test_hallos_networks_wait_elsewhere_as_the_others_do(options, how):
+    assert torch.equal(drawn(options), drawn(replace(options, offload=how)))
+
+
 def test_words_beside_the_face_and_whose_face_it_is_change_the_picture(options):
     usual = drawn(options)
     for other in ({"text_strength": 1.0}, {"emotion": "angry"}, {"face_embedding": None}, {"face": "8,8,60,60"}):

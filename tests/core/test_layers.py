@@ -11,10 +11,10 @@ import pytest
 # A module or package imports only from those above it, or from inside its own package without a circle.
 ORDER = [
     "errors", "units", "flow", "config", "files", "locks", "memory", "devices", "models", "checkpoint", "facs",
-    "cot_fa", "portrait", "detectors", "faces", "crops", "embedding", "masks", "speech", "conditioning", "progressive",
-    "slicing", "plots", "face_guide", "offload", "denoise", "guide", "frames", "preview", "likeness", "host", "video",
-    "parts", "render", "batch", "estimate", "pipeline", "synthetic", "data", "evaluation", "training", "cli",
-    "__main__",
+    "cot_fa", "portrait", "detectors", "faces", "crops", "embedding", "masks", "soundcheck", "speech", "loudness",
+    "conditioning", "progressive", "slicing", "plots", "face_guide", "offload", "denoise", "guide", "frames", "preview",
+    "likeness", "host", "video", "parts", "render", "batch", "estimate", "pipeline", "synthetic", "data", "evaluation",
+    "training", "cli", "__main__",
 ]  # fmt: skip
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 BRIDGE = "nodes/comfy_bridge.py"

@@ -1,6 +1,7 @@
 """Where weights wait changes what memory holds, and nothing that is drawn."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import accelerate.hooks
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 
 from tbd_core import denoise, frames, offload, pipeline
 from tbd_core.checkpoint import store
+from tbd_core.conditioning import speech_features
 from tbd_core.config import GenerateOptions
 from tbd_core.devices import place
 from tbd_core.errors import InputError
+from tbd_core.models.build import build_audio_encoder
 from tbd_core.speech import window_frames
 
 
@@ -178,3 +181,20 @@ def test_another_error_of_the_run_is_not_called_a_lack_of_memory(options, monkey
     too_much(0, monkeypatch, broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         pipeline.generate(options)
+
+
+# An audio encoder that hears all at once is called layer by layer.
+
+
+@pytest.mark.parametrize("how", ["cpu", "sequential"])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_an_encoder_that_hears_the_whole_waits_too(small_config, fill, norm, how):
+    config = {**small_config.audio_encoder, "feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
+    encoder = fill(build_audio_encoder(replace(small_config, audio_encoder=config)))
+    sound = torch.randn(25 * 640, generator=torch.Generator().manual_seed(0))
+    plain = speech_features(encoder, sound, 25, chunk=None)
+    free = offload.arrange(SimpleNamespace(items=lambda: [("audio_encoder", encoder)]), CPU, how)
+    assert torch.equal(speech_features(encoder, sound, 25, chunk=None), plain)
+    free()
+    kinds = {parameter.device.type for parameter in encoder.parameters()}
+    assert kinds == {"cpu" if how == "cpu" else "meta"}

@@ -8,7 +8,9 @@ import tempfile
 
 base_path = os.path.join(tempfile.gettempdir(), "no-comfyui-here")
 models_dir = os.path.join(base_path, "models")
+supported_pt_extensions = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {
+    "audio_encoders": ([os.path.join(models_dir, "audio_encoders")], supported_pt_extensions),
     "embeddings": ([os.path.join(models_dir, "embeddings")], {".safetensors", ".pt", ".bin"}),
 }
 _directories = {kind: os.path.join(base_path, kind) for kind in ("input", "output", "temp")}
