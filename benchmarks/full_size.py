@@ -4,9 +4,9 @@ python benchmarks/full_size.py                                      on the GPU: 
 python benchmarks/full_size.py --device cpu --dtype bf16 --size 256 one row; repeat --dtype and --offload for more
 
 Each row is a process of its own. `needed` is what `tbd generate` would say beforehand, `most` what was held: on CUDA by
-torch's own count, on the CPU all resident memory of the process. `step` is the second
-of two steps without guidance (the first also projects keys and values); a guided step is nearly twice that. Times on
-the CPU are the processor's, of all threads together: what else the machine does is not in them.
+torch's own count, on the CPU all resident memory of the process. `step` is the second of two steps without
+guidance (the first also projects keys and values); a guided step is nearly twice that. Times on the CPU are the
+processor's, of all threads together: what else the machine does is not in them.
 """
 
 import argparse
