@@ -12,8 +12,8 @@ import pytest
 ORDER = [
     "errors", "units", "flow", "config", "files", "locks", "memory", "devices", "models", "checkpoint", "facs",
     "cot_fa", "portrait", "detectors", "faces", "crops", "masks", "speech", "conditioning", "progressive", "slicing",
-    "plots", "denoise", "guide", "frames", "preview", "likeness", "host", "video", "parts", "render", "batch",
-    "pipeline", "synthetic", "data", "evaluation", "training", "cli", "__main__",
+    "plots", "denoise", "guide", "frames", "preview", "likeness", "host", "cutouts", "video", "parts", "render",
+    "batch", "pipeline", "synthetic", "data", "evaluation", "training", "cli", "__main__",
 ]  # fmt: skip
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 BRIDGE = "nodes/comfy_bridge.py"
