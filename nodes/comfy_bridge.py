@@ -512,8 +512,8 @@ def counter() -> Callable[[int, int], None]:
 
 
 def free_bytes() -> int:
-    """Of the memory that pictures on wires lie in."""
-    return mm.get_free_memory(mm.intermediate_device())
+    """Of the machine's own memory, where pictures are put together."""
+    return mm.get_free_memory(torch.device("cpu"))
 
 
 def foreign_device() -> str:

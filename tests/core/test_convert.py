@@ -216,7 +216,11 @@ def test_a_converted_bundle_loads_and_says_where_it_comes_from(world, bundle):
         "is": "a motion module",
         "layouts": {"animatediff": "AnimateDiff"},
         "taken": 448,
+        "dead": 140,
+        "not_needed": 0,
+        "unexpected": 0,
     }
+    assert told["missing"] == 0
     assert told["fresh"]["audioproj, random, seed 3"] == 8
     assert os.fspath(path.parent) not in json.dumps(told)
     assert path.stat().st_size > report.bytes > 0.9 * path.stat().st_size
@@ -781,6 +785,39 @@ def test_sources_and_numbers_are_checked_first(world):
         convert("paper-init", {}, "x.pth")
 
 
+# A file that is there already.
+
+
+def test_a_file_of_the_same_is_kept_or_renewed_as_asked_and_another_is_never_lost_unasked(world, tmp_path):
+    output, recipe, given = tmp_path / "x.safetensors", world.recipe("paper-init"), world.given("paper-init")
+    made = {key: convert(recipe, given, output, "fp32", seed, existing=key).outcome
+            for key, seed in (("keep", 0), ("renew", 0), ("replace", 0))}  # fmt: skip
+    assert made == {"keep": "written", "renew": "kept", "replace": "replaced"}
+    before = output.read_bytes()
+    with pytest.raises(
+        InputError, match="x.safetensors is there already, and of other files or settings; give another"
+    ):
+        convert(recipe, given, output, "fp32", 1, existing="keep")
+    assert output.read_bytes() == before
+    assert convert(recipe, given, output, "fp32", 1, dry_run=True, existing="keep").outcome == "planned"
+    assert convert(recipe, given, output, "fp32", 1, existing="renew").outcome == "replaced"
+    assert output.read_bytes() != before
+    output.write_bytes(b"another's")
+    assert module.made_of(output) is None and list(tmp_path.iterdir()) == [output]
+
+
+def test_what_was_converted_is_told_also_of_a_bundle_of_an_older_version():
+    from tbd_core.checkpoint.report import origin
+
+    old = {"recipe": "hallo-text", "dtype": "fp16", "sources": {"sd": {"is": None, "layouts": {}, "taken": 3}}}
+    assert origin(old) == ["converted by recipe hallo-text as fp16", "  sd: of no known name; keys: 3 taken"]
+    new = old | {"missing": 2, "fresh": {"audioproj, random": 8}}
+    assert origin(new)[2:] == [
+        "  started fresh: audioproj, random: 8 keys",
+        "  missing from the sources, started fresh: 2 keys",
+    ]
+
+
 # The command line.
 
 
@@ -809,9 +846,19 @@ def test_the_command_writes_the_bundle_and_tells_what_it_took(capsys, world, sma
     assert "taken: denoising_unet 448" in out and "warning: audioproj, denoising_unet start at random in part" in out
     assert main(["info", str(output), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "paper-init"
+    assert main(["info", str(output)]) == 0
+    about = capsys.readouterr().out
+    assert (
+        "converted by recipe paper-init as bf16" in about and "motion: a motion module; keys: 448 taken, 140" in about
+    )
+    assert "started fresh: audioproj, random, seed 0: 8 keys" in about and "missing" not in about
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["written"] and told["sources"]["sd"]["taken"]["denoising_unet.conv_in.weight"] == "unet.conv_in.weight"
+    assert (
+        told["outcome"] == "replaced"
+        and told["written"]
+        and told["sources"]["sd"]["taken"]["denoising_unet.conv_in.weight"] == "unet.conv_in.weight"
+    )
 
 
 def test_the_command_refuses_in_one_line(capsys):
