@@ -227,7 +227,7 @@ was, faded in at its edges. The video is as large as the picture.
 
 Here the sample portrait stands twice in one picture, and the one at the right speaks: `face` is **box**, and nothing is
 searched. For a picture of your own put **Load Image** in place of *A picture with two faces*, **Load Audio** in place
-of *TBD Sample Inputs*, and set `face` to **largest** or **number** (want the package scikit-image) or give your box.""",
+of *TBD Sample Inputs*, and set `face` to **largest** or **number** (they want scikit-image), or give your own box.""",
         330,
     )
     loader, sample = sources(g)
