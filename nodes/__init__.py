@@ -12,8 +12,10 @@ class Pack(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .batch import TBDBatchCases
+        from .converting import TBDConvert
         from .drawing import TBDApplyConditions, TBDSampler
         from .encoding import TBDAudioEncode, TBDReferenceEncode
+        from .faces import TBDFindFace, TBDPasteBack
         from .model import TBDAudioEncoderLoader, TBDModelLoader, TBDSampleInputs
         from .rendering import TBDRenderVideo
         from .scheduling import TBDProgressiveScheduler
@@ -32,4 +34,7 @@ class Pack(ComfyExtension):
             TBDApplyConditions,
             TBDRenderVideo,
             TBDBatchCases,
+            TBDFindFace,
+            TBDPasteBack,
+            TBDConvert,
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -525,3 +525,83 @@ def say(text: str) -> None:
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and server.last_node_id is not None:
         server.send_progress_text(text, server.last_node_id)
+
+
+# Files of other makers, long work and room for networks that ComfyUI does not manage.
+
+WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+TOLD_BY = ("model_index.json", "config.json")  # in a folder that is a model as a whole
+
+
+def models_folder() -> Path:
+    return Path(folder_paths.models_dir)
+
+
+def bundles_folder() -> Path:
+    """Absolute; where new bundles go."""
+    return Path(os.path.abspath(folder_paths.get_folder_paths(KEY)[0]))
+
+
+def _roots(kind: str) -> list[Path]:
+    """The folders of a kind of models; packs that are not installed have registered none."""
+    known = kind in folder_paths.folder_names_and_paths
+    return [Path(one) for one in folder_paths.get_folder_paths(kind)] if known else [models_folder() / kind]
+
+
+def model_files(*kinds: str) -> list[str]:
+    """What ComfyUI's model folders of these kinds hold: `checkpoints/v1-5.ckpt`, and folders that are one model,
+    `diffusers/v1-5`."""
+    found = []
+    for kind in kinds:
+        roots = [root for root in _roots(kind) if root.is_dir()]
+        if kind in folder_paths.folder_names_and_paths:
+            names = folder_paths.get_filename_list(kind)
+        else:
+            names = [path.name for root in roots for path in root.iterdir() if path.is_file()]
+        names = [name for name in names if name.lower().endswith(WEIGHTS)]
+        names += [
+            folder.name for root in roots for folder in root.iterdir() if any((folder / n).is_file() for n in TOLD_BY)
+        ]
+        found += [f"{kind}/{name}" for name in sorted(set(names))]
+    return found
+
+
+def model_file(entry: str) -> Path:
+    """The file or folder of an entry of `model_files`. InputError when it is gone, and for a way out by `..`."""
+    kind, _, name = entry.partition("/")
+    for root in map(os.path.abspath, _roots(kind)):
+        path = Path(os.path.abspath(os.path.join(root, name)))
+        if name and path.is_relative_to(root) and path.exists():
+            return path
+    raise InputError(f"{entry} is not in ComfyUI's model folders; put it there, or choose another or none")
+
+
+def counter() -> Callable[[int, int], None]:
+    """(done, in all) → the bar of the node that is running; raises when the user pressed cancel."""
+    bar, shown = None, -1
+
+    def count(done: int, total: int) -> None:
+        nonlocal bar, shown
+        check_interrupt()
+        bar = bar or comfy.utils.ProgressBar(total)
+        if 100 * done // total > shown:  # each is a message to the page
+            shown = 100 * done // total
+            bar.update_absolute(done, total)
+
+    return count
+
+
+def free_bytes() -> int:
+    """Of the machine's own memory, where pictures are put together."""
+    return mm.get_free_memory(torch.device("cpu"))
+
+
+def foreign_device() -> str:
+    """Where a network that ComfyUI does not manage computes, in the words of devices.pick_device."""
+    return "cpu" if mm.is_device_cpu(mm.get_torch_device()) else "auto"
+
+
+def make_room(needed: int) -> None:
+    """`needed` bytes on the device for a network that ComfyUI does not manage: where less is free, its models leave."""
+    mm.free_memory(needed, mm.get_torch_device())
+    mm.soft_empty_cache()

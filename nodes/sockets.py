@@ -20,6 +20,7 @@ AUDIO_ENCODER = io.Custom("TBD_AUDIO_ENCODER")  # tbd_core.host.AudioEncoder
 AUDIO = io.Custom("TBD_AUDIO")  # EncodedSpeech
 REFERENCE = io.Custom("TBD_REFERENCE")  # EncodedReference
 THOUGHT = io.Custom("TBD_THOUGHT")  # tbd_core.flow.Thought
+CROP = io.Custom("TBD_CROP")  # tbd_core.cutouts.Cutout
 
 
 # eq=False: ComfyUI compares such objects with `!=`, and `==` over tensors has no single answer.

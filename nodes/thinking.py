@@ -122,12 +122,16 @@ class TBDPromptBuilder(io.ComfyNode):
             thinker,
             thinker_url if thinker == "server" else None,  # what is left in a field of another thinker is no mistake
             thinker_model if thinker != "rules" else None,
+            comfy_bridge.foreign_device(),
             stay=thinker_stays,
         )
         size, look = None, None
         if portrait is not None:
             size, look = f"picture {portrait.shape[2]} x {portrait.shape[1]}", lambda: image_to_pil(portrait)
-        thought = thought_of(options, emotion, intensity, subject, style, size, look, comfy_bridge.check_interrupt)
+        thought = thought_of(
+            options, emotion, intensity, subject, style, size, look, comfy_bridge.check_interrupt,
+            comfy_bridge.make_room,
+        )  # fmt: skip
         prompts, steps = thought.prompts, "\n".join(steps_as_text(thought))
         chart = comfy_bridge.pil_to_image(plan_chart(thought.action_units, CHART))
         return io.NodeOutput(

@@ -357,6 +357,10 @@ def show_info(result: dict[str, Any]) -> str:
     lines.append(f"  defaults: {defaults}")
     if "training" in result:
         lines.append("  trained by `tbd train` on the project's own drawn faces: it draws such faces, not photographs")
+    if "converted" in result:
+        from .checkpoint.report import origin
+
+        lines += [f"  {line}" for line in origin(result["converted"])]
     return "\n".join(lines)
 
 
@@ -391,7 +395,7 @@ def run_convert(arguments: argparse.Namespace) -> dict[str, Any]:
 def show_convert(result: dict[str, Any]) -> str:
     from .checkpoint.report import text
 
-    return text(result, result["written"])
+    return text(result)
 
 
 def run_train(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
-from .faces import Choice, Request, find_face
+from .faces import COMMAND_LINE, Choice, Request, Words, find_face
 from .flow import Portrait
 from .portrait import CENTERING, fit_portrait
 
@@ -151,16 +151,22 @@ def see(
     Raises InputError: no such face, or a picture too large for a video.
     """
     if paste_back:
-        check_pasted(picture.size, source)
-    choice = find_face(picture, asked, source)
+        check_pasted(picture.size, source, asked.words)
+    return cut(picture, find_face(picture, asked, source), asked.margin, target, paste_back, source)
+
+
+def cut(
+    picture: Image.Image, choice: Choice, margin: float, target: tuple[int, int], paste_back: bool, source: str
+) -> tuple[Portrait, Seen]:
+    """As `see`, of a face that was chosen already."""
     if choice.face is None:
         crop = whole_crop(picture.size, target)
         portrait = fit_portrait(picture, target, target[0], source)
         notes = portrait.warnings
     else:
-        crop = crop_around(choice.face.box, picture.size, target, asked.margin)
+        crop = crop_around(choice.face.box, picture.size, target, margin)
         portrait = fit_portrait(crop.take(picture), target, target[0], source)
-        notes = crop_notes(crop, choice.face.box, asked.margin, source)
+        notes = crop_notes(crop, choice.face.box, margin, source)
     notes = (*choice.warnings, *notes)
     paste = None
     if paste_back:
@@ -200,12 +206,12 @@ def crop_notes(crop: Crop, face: Rect, margin: float, source: str) -> tuple[str,
     return tuple(notes)
 
 
-def check_pasted(size: tuple[int, int], source: str) -> None:
+def check_pasted(size: tuple[int, int], source: str, words: Words = COMMAND_LINE) -> None:
     """Raises InputError for a picture that is too large to be a video's frame."""
     if max(size) > MOST_PASTED:
         raise InputError(
             f"{source} is {size[0]} x {size[1]} px; to paste back, each side has at most {MOST_PASTED} px: "
-            "scale it down, or leave --paste-back out"
+            f"scale it down, or {words.not_pasted}"
         )
 
 
@@ -262,4 +268,4 @@ def _ramp(begin: int, end: int, whole: int, width: float) -> ndarray:
     return share * share * (3 - 2 * share)
 
 
-__all__ = ["Crop", "Paste", "Seen", "crop_around", "see", "whole_crop"]
+__all__ = ["Crop", "Paste", "Seen", "check_pasted", "crop_around", "cut", "see", "whole_crop"]

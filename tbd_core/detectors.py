@@ -27,6 +27,19 @@ LIPS = (0.30, 0.71, 0.40, 0.18)
 
 
 @dataclass(frozen=True)
+class Words:
+    """What a user sets, in the words of the place where it is set, for messages; by default the command line's."""
+
+    model: str = "--face-model"
+    by_hand: str = "set face to its X,Y,W,H in pixels, or to whole"
+    another: str = "set face to another number"
+    not_pasted: str = "leave --paste-back out"
+
+
+COMMAND_LINE = Words()
+
+
+@dataclass(frozen=True)
 class Face:
     """One face of a picture.
 
@@ -77,9 +90,9 @@ class Lbp:
     SEARCHED = 480  # pixels: larger pictures are made so small, for time and against chance likenesses
     VOTES = 10
 
-    def __init__(self) -> None:
-        feature = optional("skimage.feature", "scikit-image>=0.22", self.name)
-        data = optional("skimage.data", "scikit-image>=0.22", self.name)
+    def __init__(self, words: Words = COMMAND_LINE) -> None:
+        feature = optional("skimage.feature", "scikit-image>=0.22", self.name, words)
+        data = optional("skimage.data", "scikit-image>=0.22", self.name, words)
         self._cascade = feature.Cascade(data.lbp_frontal_face_cascade_filename())
 
     def least(self, size: tuple[int, int]) -> int:
@@ -152,9 +165,9 @@ class MediaPipe:
     hint = "its short-range model looks for faces near the camera"
     MOUTH = 3  # of its six points
 
-    def __init__(self, model: Path) -> None:
-        package = optional("mediapipe", "mediapipe>=0.10.14", self.name)
-        vision = optional("mediapipe.tasks.python.vision", "mediapipe>=0.10.14", self.name)
+    def __init__(self, model: Path, words: Words = COMMAND_LINE) -> None:
+        package = optional("mediapipe", "mediapipe>=0.10.14", self.name, words)
+        vision = optional("mediapipe.tasks.python.vision", "mediapipe>=0.10.14", self.name, words)
         self._image, self._format = package.Image, package.ImageFormat.SRGB
         try:
             self._detector = vision.FaceDetector.create_from_model_path(str(model))
@@ -189,8 +202,8 @@ class InsightFace:
     INPUT = (640, 640)
     packages = "insightface onnxruntime"
 
-    def __init__(self, model: Path) -> None:
-        zoo = optional("insightface.model_zoo", self.packages, self.name)
+    def __init__(self, model: Path, words: Words = COMMAND_LINE) -> None:
+        zoo = optional("insightface.model_zoo", self.packages, self.name, words)
         try:
             self._detector = zoo.get_model(str(model))
             self._detector.prepare(ctx_id=-1, input_size=self.INPUT)
@@ -223,18 +236,19 @@ LICENCES = {
 }
 
 
-def load_detector(name: str, model: Path | None = None) -> Detector:
+def load_detector(name: str, model: Path | None = None, words: Words = COMMAND_LINE) -> Detector:
     """A detector by its name. `model`: the file of those that bring none. Raises InputError."""
     if name == Lbp.name:
-        return Lbp()
+        return Lbp(words)
     if model is None:
         raise InputError(
-            f"face detector {name} needs 1 model file, and 0 are given; set --face-model ({LICENCES[name]}), or use lbp"
+            f"face detector {name} needs 1 model file, and 0 are given; set {words.model} ({LICENCES[name]}), "
+            "or use lbp"
         )
-    return WITH_FILE[name](require_file(model, f"the model of {name} ({LICENCES[name]})"))
+    return WITH_FILE[name](require_file(model, f"the model of {name} ({LICENCES[name]})"), words)
 
 
-def optional(module: str, wanted: str, detector: str) -> Any:
+def optional(module: str, wanted: str, detector: str, words: Words = COMMAND_LINE) -> Any:
     """An optional package's module. InputError that says how to install it."""
     try:
         return import_module(module)
@@ -242,7 +256,7 @@ def optional(module: str, wanted: str, detector: str) -> Any:
         quoted = " ".join(f'"{one}"' for one in wanted.split())
         raise InputError(
             f"face detector {detector} needs {module.split('.')[0]}, which is not usable here ({error}); run "
-            f'`"{sys.executable}" -m pip install {quoted}`, or set face to X,Y,W,H in pixels or to whole'
+            f'`"{sys.executable}" -m pip install {quoted}`, or {words.by_hand}'
         ) from error
 
 

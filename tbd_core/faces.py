@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .detectors import DETECTORS, Box, Detector, Face, Lbp, load_detector
+from .detectors import COMMAND_LINE, DETECTORS, Box, Detector, Face, Lbp, Words, load_detector
 from .errors import InputError
 
 
@@ -37,12 +37,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of the face; `request` checks it."""
+    """What a user asks of the face; `request` checks what the command line says of it."""
 
     which: Which = "whole"
     margin: float = DEFAULT_MARGIN  # on each side of the face, as a share of its box
     detector: str = "lbp"
     model: Path | None = None
+    words: Words = COMMAND_LINE
 
 
 def request(
@@ -96,9 +97,9 @@ def find_face(picture: Image.Image, asked: Request, source: str) -> Choice:
         return Choice(face, f"{source}: the face by hand, {show(face)}")
     import numpy as np
 
-    detector = load_detector(asked.detector, asked.model)
+    detector = load_detector(asked.detector, asked.model, asked.words)
     faces = sorted(detector.find(np.asarray(picture)), key=lambda face: face.box[0] + face.box[2] / 2)
-    return choose(faces, asked.which, detector, source, picture.size)
+    return choose(faces, asked.which, detector, source, picture.size, asked.words)
 
 
 def check_box(box: Box, size: tuple[int, int], source: str) -> Box:
@@ -116,16 +117,16 @@ def check_box(box: Box, size: tuple[int, int], source: str) -> Box:
     return box
 
 
-def choose(faces: Sequence[Face], which: str | int, detector: Detector, source: str, size: tuple[int, int]) -> Choice:
+def choose(
+    faces: Sequence[Face], which: str | int, detector: Detector, source: str, size: tuple[int, int],
+    words: Words = COMMAND_LINE,
+) -> Choice:  # fmt: skip
     """One of `faces`, which stand from left to right: "largest", or a number from 1. Raises InputError."""
     found = f"{source}: {detector.name} found {len(faces)} face{'' if len(faces) == 1 else 's'}"
     if not faces:
         least = detector.least(size)
         looked = f" of {least} px or more" if least else ""
-        raise InputError(
-            f"{found}{looked} in {size[0]} x {size[1]} px ({detector.hint}); "
-            "set face to its X,Y,W,H in pixels, or to whole"
-        )
+        raise InputError(f"{found}{looked} in {size[0]} x {size[1]} px ({detector.hint}); {words.by_hand}")
     listed = "; ".join(f"{number}: {show(face)}" for number, face in enumerate(faces[:SHOWN], start=1))
     if len(faces) > SHOWN:
         listed += "; ..."
@@ -137,7 +138,7 @@ def choose(faces: Sequence[Face], which: str | int, detector: Detector, source: 
     if len(faces) == 1:
         return Choice(faces[0], f"{found}, {show(faces[0])}")
     said = f"{found} ({listed}); the largest, {best + 1}, is taken"
-    return Choice(faces[best], said, (f"{said}: set face to another number if another one is meant",))
+    return Choice(faces[best], said, (f"{said}: {words.another} if another one is meant",))
 
 
 def show(face: Face) -> str:
@@ -146,6 +147,6 @@ def show(face: Face) -> str:
 
 
 __all__ = [
-    "DETECTORS", "Box", "Choice", "Detector", "Face", "Request", "choose", "find_face", "load_detector", "parse_face",
-    "request",
+    "DETECTORS", "Box", "Choice", "Detector", "Face", "Request", "Words", "choose", "find_face", "load_detector",
+    "parse_face", "request",
 ]  # fmt: skip

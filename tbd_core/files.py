@@ -37,6 +37,14 @@ def require_file(path: str | Path, wanted: str) -> Path:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give {wanted}") from error
 
 
+def local_path(text: str, folder: Path) -> Path:
+    """`text` as a path, below `folder` unless it is absolute; ~ is the user's own folder. InputError for one on another
+    machine (\\\\host\\share): Windows would introduce its user there, at the mere look."""
+    if text.startswith(("\\\\", "//")):
+        raise InputError(f"{text} is on another machine; copy it to this one, or give it a drive letter")
+    return folder / Path(text).expanduser()
+
+
 def check_new_file(path: str | Path, suffix: str) -> Path:
     """`path`, which a file can be written to: it ends in `suffix` (".mp4"), is no folder, and its folder takes files
     (it is made when writing begins). Leaves nothing behind. Raises InputError."""

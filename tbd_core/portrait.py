@@ -183,6 +183,12 @@ def _page_notes(name: str, image: Image.Image) -> list[str]:
     return []
 
 
+def opaque(name: str, image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """A picture of any mode as 8-bit RGB, and what was done to it (transparent parts are laid on mid-grey)."""
+    notes: list[str] = []
+    return _to_rgb(name, image, notes), tuple(notes)
+
+
 def _to_rgb(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
     """Any mode to 8-bit RGB; adds to `notes` when something transparent was laid on mid-grey."""
     from PIL import Image

@@ -218,6 +218,46 @@ The bundled model wants **cfg 1.5**. *TBD Sampler* does all clips of a speech by
     film(g, frames["IMAGE"], sample["speech"], "tbd_ksampler")
 
 
+def portrait_in_a_picture(g: Graph) -> None:
+    g.column("1  Model, picture, speech")
+    g.note(
+        """## A face in a larger picture
+*Find Face* cuts the face out with a margin, the model draws that part, and *Paste Face Back* puts every frame where it
+was, faded in at its edges. The video is as large as the picture.
+
+Here the sample portrait stands twice in one picture, and the one at the right speaks: `face` is **box**, and nothing is
+searched. For a picture of your own put **Load Image** in place of *A picture with two faces*, **Load Audio** in place
+of *TBD Sample Inputs*, and set `face` to **largest** or **number** (they want scikit-image), or give your own box.""",
+        330,
+    )
+    loader, sample = sources(g)
+    two = g.add(
+        "ImageStitch", "A picture with two faces", image1=sample["portrait"], image2=sample["portrait"],
+        direction="right",
+    )  # fmt: skip
+    g.column("2  Find the face")
+    found = g.add("TBDFindFace", image=two["IMAGE"], face="box", box="581,85,369,369", margin=0.2)
+    g.add("PreviewImage", "What the model draws of it", images=found["cropped"])
+    g.add("PreviewAny", "What was found", source=found["found"])
+    g.column("3  Think")
+    builder = think(g, emotion="happy", intensity="Intense")
+    g.column("4  Prompts in time")
+    positive, negative = schedule(g, builder, loader["CLIP"])
+    g.column("5  Draw")
+    audio = g.add("TBDAudioEncode", audio_encoder=loader["audio_encoder"], audio=sample["speech"])
+    reference = g.add(
+        "TBDReferenceEncode", model=loader["MODEL"], vae=loader["VAE"], image=found["cropped"], box=found["box"]
+    )
+    drawn = g.add(
+        "TBDSampler", model=loader["MODEL"], reference=reference["reference"], audio=audio["audio"],
+        positive=positive["conditioning"], negative=negative["CONDITIONING"],
+    )  # fmt: skip
+    frames = g.add("VAEDecode", samples=drawn["latent"], vae=loader["VAE"])
+    g.column("6  Back into the picture")
+    whole = g.add("TBDPasteBack", frames=frames["IMAGE"], crop=found["crop"])
+    film(g, whole["frames"], sample["speech"], "tbd_in_a_picture")
+
+
 def on_another_model(g: Graph, note: str, unet: dict, encoder: dict, light: dict | None, kind: str, draw: dict) -> None:
     """The thinking half before a talking-head model of ComfyUI's own; `draw`: frames, fps and what KSampler gets."""
     text = model("umt5_xxl_fp8_e4m3fn_scaled.safetensors", WAN_21, "text_encoders")
@@ -295,6 +335,7 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "Edit the prompts mid-graph": edit_the_prompts,
     "Batch queue": batch_queue,
     "KSampler (expert)": ksampler,
+    "Portrait in a picture": portrait_in_a_picture,
     "On Wan 2.2 S2V": wan_s2v,
     "On HuMo": humo,
 }

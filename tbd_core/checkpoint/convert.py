@@ -6,11 +6,13 @@ grow with the bundle. Nothing is written before the whole plan holds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,17 @@ from .fresh import fresh, how
 from .plan import FLOATS, Plan, Step, plan
 from .recipe import Recipe, load_recipe
 from .report import Report, SourceReport, summary
-from .sources import DTYPES, Source
+from .sources import DTYPES, Source, state
 
 
 MOST_SEED = 2**31 - 1
+EXISTING = ("replace", "keep", "renew")
 Progress = Callable[[int, int], None]  # tensors written, tensors in all
 
 
 def convert(
     recipe: str | Path | Recipe, given: Mapping[str, str | Path], output: str | Path, dtype: str = "fp16",
-    seed: int = 0, dry_run: bool = False, on_tensor: Progress | None = None,
+    seed: int = 0, dry_run: bool = False, on_tensor: Progress | None = None, existing: str = "replace",
 ) -> Report:  # fmt: skip
     """Write the bundle `output` (.safetensors), whole or not at all, and tell what is in it.
 
@@ -40,8 +43,12 @@ def convert(
     dtype    fp16, bf16 or fp32: what all floats are stored as
     seed     of what starts fresh, 0 to 2³¹-1
     dry_run  only plan and tell
+    existing what becomes of a file `output` that is there: replace (write anew), keep (leave it if it was made of the
+             same, else InputError) or renew (leave it if it was made of the same, else replace)
     InputError: a source is not what the recipe takes, damaged, or holds code, NaN or infinity; the disk is full.
     """
+    if existing not in EXISTING:
+        raise ValueError(f"existing is {existing!r}; choose {', '.join(EXISTING)}")
     if dtype not in FLOATS:
         raise InputError(f"unknown dtype {dtype!r}; choose {', '.join(FLOATS)}")
     if not 0 <= seed <= MOST_SEED:
@@ -51,9 +58,36 @@ def convert(
     with opened(recipe, given) as (sources, warnings):
         made = plan(recipe, sources, dtype, seed)
         report = tell(made, output, warnings)
-        if not dry_run:
-            write(made, output, report, on_tensor)
-    return report
+        if dry_run:
+            return report
+        there = output.exists()
+        if there and existing != "replace" and made_of(output) == trace(made):
+            return replace(report, outcome="kept")
+        if there and existing == "keep":
+            raise InputError(
+                f"{output} is there already, and of other files or settings; give another name, remove it, or set "
+                "replace"
+            )
+        write(made, output, report, on_tensor)
+    return replace(report, outcome="replaced" if there else "written")
+
+
+def trace(made: Plan) -> str:
+    """What the bundle is made of and how, as a digest: recipe, types, seed, and each file's name, size and time of the
+    last change. Equal traces, equal bundles."""
+    files = {
+        name: [[state(file.path) for file in source.files], source.configs] for name, source in made.sources.items()
+    }
+    settings = [__version__, repr(made.recipe), made.dtype, made.seed]
+    return hashlib.sha256(json.dumps([*settings, files]).encode()).hexdigest()
+
+
+def made_of(path: Path) -> str | None:
+    """The `trace` of a converted bundle; None for any other file."""
+    try:
+        return store.read_about(path)["converted"]["trace"]
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 @contextmanager
@@ -121,7 +155,8 @@ def tell(made: Plan, output: Path, warnings: Sequence[str]) -> Report:
 
 def write(made: Plan, output: Path, report: Report, on_tensor: Progress | None = None) -> None:
     """The bundle under its final name at once. InputError: no room, or a value that is not a finite number."""
-    about = {"name": made.recipe.name, "converted": {**summary(report.to_dict()), "version": __version__}}
+    told = {**summary(report.to_dict()), "version": __version__, "trace": trace(made)}
+    about = {"name": made.recipe.name, "converted": told}
     header: dict[str, Any] = {"__metadata__": {"tbd": store.header_entry(made.recipe.config, about)}}
     end = 0
     for step in made.steps:

@@ -8,6 +8,12 @@ from typing import Any
 
 
 SHOWN = 3  # names of a list; the JSON has all
+OUTCOMES = {
+    "planned": "not written (dry run)",
+    "written": "written",
+    "replaced": "written in place of the file that was there",
+    "kept": "there already, made of the same files; not written again",
+}
 
 
 @dataclass(frozen=True)
@@ -34,18 +40,23 @@ class Report:
     fresh: dict[str, str]  # key → how it starts
     missing: list[str]  # of `fresh`: asked of a source which lacks them
     warnings: list[str]
+    outcome: str = "planned"  # of OUTCOMES
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
+COUNTED = ("taken", "dead", "not_needed", "unexpected")  # of a source, in the header
+
+
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The report in a few words, for the bundle's header: no paths, no single keys but those that start fresh."""
     sources = {
-        name: {"is": source["is_a"], "layouts": source["layouts"], "taken": len(source["taken"])}
+        name: {"is": source["is_a"], "layouts": source["layouts"]} | {key: len(source[key]) for key in COUNTED}
         for name, source in report["sources"].items()
     }
-    return {"recipe": report["recipe"], "dtype": report["dtype"], "sources": sources, "fresh": _fresh(report["fresh"])}
+    made = {key: report[key] for key in ("recipe", "dtype")}
+    return {**made, "sources": sources, "fresh": _fresh(report["fresh"]), "missing": len(report["missing"])}
 
 
 def _fresh(fresh: dict[str, str]) -> dict[str, int]:
@@ -64,9 +75,9 @@ def _names(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
 
 
-def text(report: dict[str, Any], done: bool) -> str:
-    """A few lines for people, from `Report.to_dict()`. `done`: the file was written."""
-    verb = "written" if done else "not written (dry run)"
+def text(report: dict[str, Any]) -> str:
+    """A few lines for people, from `Report.to_dict()`."""
+    verb = OUTCOMES[report["outcome"]]
     lines = [
         f"{report['output']}: {report['recipe']}, {report['tensors']} tensors as {report['dtype']}, "
         f"{report['bytes'] / 1e9:.2f} GB, {verb}"
@@ -84,3 +95,15 @@ def text(report: dict[str, Any], done: bool) -> str:
     if report["missing"]:
         lines.append(f"  missing, starts fresh: {len(report['missing'])} keys ({_names(report['missing'])})")
     return "\n".join(lines + [f"warning: {warning}" for warning in report["warnings"]])
+
+
+def origin(converted: dict[str, Any]) -> list[str]:
+    """The `converted` entry of a bundle's header (`summary`) in lines for people; one of an older version has less."""
+    lines = [f"converted by recipe {converted.get('recipe')} as {converted.get('dtype')}"]
+    for name, source in converted.get("sources", {}).items():
+        counts = ", ".join(f"{source[key]} {key.replace('_', ' ')}" for key in COUNTED if source.get(key))
+        lines.append(f"  {name}: {source.get('is') or 'of no known name'}; keys: {counts}")
+    lines += [f"  started fresh: {what}: {count} keys" for what, count in converted.get("fresh", {}).items()]
+    if converted.get("missing"):
+        lines.append(f"  missing from the sources, started fresh: {converted['missing']} keys")
+    return lines

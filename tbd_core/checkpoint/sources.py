@@ -217,6 +217,23 @@ class Source:
                 raise InputError(f"{config} is no JSON object ({error}); {AGAIN}") from error
 
 
+def state(path: Path) -> tuple[str, int, int]:
+    """A file's name, bytes, and time of the last change in ns."""
+    found = path.stat()
+    return path.name, found.st_size, found.st_mtime_ns
+
+
+def watch(path: Path) -> list[tuple[str, int, int]]:
+    """The `state` of a source's files, without opening them; [] when it cannot be looked at."""
+    try:
+        if not path.is_dir():
+            return [state(path)]
+        folders = [path, *(path / part for part in COMPONENTS if (path / part).is_dir())]
+        return [state(file) for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    except OSError:
+        return []
+
+
 def _open(path: Path) -> SafetensorsFile | PickleFile:
     require_file(path, WANTED)
     with open(path, "rb") as file:

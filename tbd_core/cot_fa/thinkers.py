@@ -50,15 +50,15 @@ def check_thinker(options: ThinkerOptions) -> None:
         make_thinker(options)
 
 
-def make_thinker(options: ThinkerOptions) -> Thinker:
-    """The server or the model, not yet asked or loaded. Raises InputError."""
+def make_thinker(options: ThinkerOptions, make_room: Callable[[int], None] | None = None) -> Thinker:
+    """The server or the model, not yet asked or loaded (`make_room` as in VLM). Raises InputError."""
     if options.kind == "server":
         from .server import DEFAULT_URL, Server
 
         return Server(options.url or DEFAULT_URL, options.model or "")
     from .vlm import VLM
 
-    return VLM(options.model or "", options.device, options.dtype, options.stay)
+    return VLM(options.model or "", options.device, options.dtype, options.stay, make_room)
 
 
 def thought_of(
@@ -70,17 +70,19 @@ def thought_of(
     portrait: str | None = None,
     picture: Callable[[], Image.Image] | None = None,
     check: Check = lambda: None,
+    make_room: Callable[[int], None] | None = None,
 ) -> Thought:
     """As `think`, by whom `options` name; a model is freed before this returns.
 
-    picture  gives the portrait; it is not called for the rules, which never look at it
-    check    may raise to cancel
+    picture    gives the portrait; it is not called for the rules, which never look at it
+    check      may raise to cancel
+    make_room  called with a number of bytes just before a model is loaded
     Raises InputError.
     """
     check_thinker(options)
     if options.kind == "rules":
         return think(emotion, intensity, subject, style, portrait)
-    thinker = make_thinker(options)
+    thinker = make_thinker(options, make_room)
     try:
         from .asking import ask  # of no use to the rules, and ComfyUI's start waits for what is imported
 

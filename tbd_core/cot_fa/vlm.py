@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_TOKENS = 1024  # of one answer; the longest that holds needs about 400
+ROOM_TO_THINK = 2 * 2**30  # bytes beside the weights: a picture's tokens and the answer's (a guess on the safe side)
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 # What transformers, tokenizers and safetensors raise on a folder that is damaged or of another kind.
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
@@ -35,10 +36,15 @@ class VLM:
 
     device, dtype  as devices.pick_device and pick_dtype
     stay           keep it in memory after `close`, for the next thought of this process
+    make_room      called with the bytes that it will about take (`room`) just before it is loaded
     """
 
-    def __init__(self, folder: str | Path, device: str = "auto", dtype: str = "auto", stay: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, device: str = "auto", dtype: str = "auto", stay: bool = False,
+        make_room: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.device, self.dtype, self.stay = check_folder(folder), device, dtype, stay
+        self.make_room = make_room
         check_device(device)
         self.name = self.folder.name
         files = sorted(path for kind in ("*.json", "*.safetensors") for path in self.folder.glob(kind))
@@ -85,11 +91,19 @@ class VLM:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            self._loaded = _staying.get(self.identity) or load(self.folder, self.device, self.dtype)
+            staying = _staying.get(self.identity)
+            if staying is None and self.make_room:
+                self.make_room(room(self.folder))
+            self._loaded = staying or load(self.folder, self.device, self.dtype)
             if self.stay and self.identity not in _staying:
                 _staying.clear()
                 _staying[self.identity] = self._loaded
         return self._loaded
+
+
+def room(folder: Path) -> int:
+    """Bytes that the model in `folder` will about take: its weights as they are stored, and what it computes with."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) + ROOM_TO_THINK
 
 
 def free() -> None:

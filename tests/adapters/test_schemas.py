@@ -25,6 +25,9 @@ NODES = {
     "TBDApplyConditions": "drawing",
     "TBDRenderVideo": "rendering",
     "TBDBatchCases": "batch",
+    "TBDFindFace": "faces",
+    "TBDPasteBack": "faces",
+    "TBDConvert": "converting",
 }
 CORE_TYPES = {
     "*", "AUDIO", "BOOLEAN", "CLIP", "COMBO", "COMFY_AUTOGROW_V3", "CONDITIONING", "FLOAT", "IMAGE", "INT", "LATENT",

@@ -16,8 +16,9 @@ def test_schema_fields_that_this_comfyui_lacks_are_left_out(pack):
 def test_wire_types_have_the_names_of_saved_graphs(pack):
     from tbd_pack.nodes import sockets
 
-    names = [kind.io_type for kind in (sockets.AUDIO_ENCODER, sockets.AUDIO, sockets.REFERENCE, sockets.THOUGHT)]
-    assert names == ["TBD_AUDIO_ENCODER", "TBD_AUDIO", "TBD_REFERENCE", "TBD_THOUGHT"]
+    kinds = (sockets.AUDIO_ENCODER, sockets.AUDIO, sockets.REFERENCE, sockets.THOUGHT, sockets.CROP)
+    names = [kind.io_type for kind in kinds]
+    assert names == ["TBD_AUDIO_ENCODER", "TBD_AUDIO", "TBD_REFERENCE", "TBD_THOUGHT", "TBD_CROP"]
 
 
 def test_objects_on_wires_compare_by_identity_and_print_no_tensors(pack):

@@ -1,6 +1,7 @@
 """Prompt Builder and Edit Prompts: what they hand on, show, and do not even ask for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +201,54 @@ def test_a_cancel_is_heard_while_a_server_thinks(build, gone):
 def test_fields_of_the_thinkers_stand_behind_all_others(thinking):
     ids = [one.id for one in thinking.TBDPromptBuilder.GET_SCHEMA().inputs]
     assert ids[-4:] == ["portrait", "thinker_url", "thinker_model", "thinker_stays"]
+
+
+@pytest.fixture
+def seer(pack, monkeypatch):
+    """A vlm that need not be there: where it was to compute, for which bytes room was made, and when it was loaded."""
+    from tbd_pack.tbd_core.cot_fa import vlm
+    from tbd_pack.tbd_core.cot_fa.asking import UnansweredError
+
+    told = []
+
+    def load(folder, device, dtype):
+        told.append(("loaded", device))
+        raise UnansweredError("it is only a stand-in", hopeless=True)
+
+    monkeypatch.setattr(vlm, "check_folder", lambda folder: Path(folder))
+    monkeypatch.setattr(vlm, "load", load)
+    return told
+
+
+def test_what_comfyui_holds_makes_room_before_a_vlm_is_loaded_and_for_no_other(
+    build, gone, seer, tmp_path, monkeypatch, thinking
+):
+    import comfy.model_management as mm
+
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+
+    def freed(needed, device, keep_loaded=()):
+        seer.append((needed, device.type))
+
+    monkeypatch.setattr(mm, "free_memory", freed)
+    build()
+    build(thinker="server", thinker_model="another seer", thinker_url="http://127.0.0.1:1")
+    assert seer == []
+    build(thinker="vlm", thinker_model=str(tmp_path))
+    # ComfyUI computes on the CPU here, and so does what it does not manage.
+    assert seer == [(1000 + 2 * 2**30, "cpu"), ("loaded", "cpu")]
+    monkeypatch.setattr(mm, "is_device_cpu", lambda device: False)
+    assert thinking.comfy_bridge.foreign_device() == "auto"
+
+
+def test_with_memory_enough_nothing_has_to_leave(pack, monkeypatch):
+    import comfy.model_management as mm
+
+    from tbd_pack.nodes import comfy_bridge
+
+    mm.current_loaded_models[:] = ["a model"]
+    comfy_bridge.make_room(2**30)
+    assert mm.current_loaded_models == ["a model"]
+    monkeypatch.setattr(mm, "get_free_memory", lambda *_: 2**29)
+    comfy_bridge.make_room(2**30)
+    assert mm.current_loaded_models == []

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 NAMES = (
     "Inference", "Intensity control", "Edit the prompts mid-graph", "Batch queue", "KSampler (expert)",
-    "On Wan 2.2 S2V", "On HuMo",
+    "Portrait in a picture", "On Wan 2.2 S2V", "On HuMo",
 )  # fmt: skip
 ON_OTHERS = {"On Wan 2.2 S2V": "WanSoundImageToVideo", "On HuMo": "WanHuMoImageToVideo"}
 THINKING = {"TBDPromptBuilder", "TBDEditPrompts", "TBDProgressiveScheduler"}

@@ -203,7 +203,9 @@ def test_a_missing_package_says_what_to_install_and_the_ways_without(monkeypatch
     model = None if name == "lbp" else tmp_path / "model"
     if model:
         model.write_bytes(b"0")
-    with pytest.raises(InputError, match=rf'-m pip install "{install}"`, or set face to X,Y,W,H in pixels or to whole'):
+    with pytest.raises(
+        InputError, match=rf'-m pip install "{install}"`, or set face to its X,Y,W,H in pixels, or to whole'
+    ):
         load_detector(name, model)
     assert find_face(picture(), request("10,10,99,99"), "me.png").face.box == (10, 10, 99, 99)
 

@@ -290,3 +290,14 @@ def test_another_state_of_the_folder_is_another_identity(folder):
     assert before == seer(folder).identity
     truncate(folder)
     assert seer(folder).identity != before
+
+
+def test_room_is_asked_for_once_with_the_bytes_of_the_weights_before_they_are_loaded(saved, picture, monkeypatch):
+    asked, load = [], vlm.load
+    monkeypatch.setattr(vlm, "load", lambda *where: asked.append("load") or load(*where))
+    thinker = seer(saved, make_room=asked.append)
+    for _ in "ab":
+        thinker.answer(QUESTION, picture, lambda: None)
+    thinker.close()
+    weights = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
+    assert asked == [weights + vlm.ROOM_TO_THINK, "load"] and weights > 1000

@@ -86,7 +86,11 @@ def test_a_converted_bundle_loads_and_says_where_it_comes_from(world, bundle, sa
         "is": "a motion module",
         "layouts": {"animatediff": "AnimateDiff"},
         "taken": 448,
+        "dead": 140,
+        "not_needed": 0,
+        "unexpected": 0,
     }
+    assert told["missing"] == 0
     assert told["fresh"]["audioproj, random, seed 3"] == 8
     assert os.fspath(path.parent) not in json.dumps(told)
     assert path.stat().st_size > report.bytes > 0.9 * path.stat().st_size

@@ -123,9 +123,14 @@ def test_the_command_writes_the_bundle_and_tells_what_it_took(capsys, world, sma
     assert "taken: denoising_unet 448" in out and "warning: audioproj, denoising_unet start at random in part" in out
     assert main(["info", str(output), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "paper-init"
+    assert main(["info", str(output)]) == 0
+    about = capsys.readouterr().out
+    assert "converted by recipe paper-init as bf16" in about and "fresh: audioproj, random, seed 0: 8 keys" in about
+    assert "motion: a motion module; keys: 448 taken, 140" in about and "missing" not in about
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["written"] and told["sources"]["sd"]["taken"]["denoising_unet.conv_in.weight"] == "unet.conv_in.weight"
+    assert told["outcome"] == "replaced" and told["written"]
+    assert told["sources"]["sd"]["taken"]["denoising_unet.conv_in.weight"] == "unet.conv_in.weight"
 
 
 def test_the_command_refuses_in_one_line(capsys):

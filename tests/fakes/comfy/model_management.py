@@ -52,6 +52,8 @@ def unload_all_models():
 
 
 def free_memory(memory_required, device, keep_loaded=()):
+    if get_free_memory(device) > memory_required:
+        return
     current_loaded_models[:] = [patcher for patcher in current_loaded_models if patcher in keep_loaded]
 
 
