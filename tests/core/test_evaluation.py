@@ -376,15 +376,18 @@ def test_wrong_words_are_refused_before_anything_is_drawn(capsys, small_bundle, 
     assert "'tpu'" in refused(capsys, small_bundle, "--device", "tpu")
 
 
-def test_the_command_prints_one_object_that_the_same_seed_gives_again(capsys, monkeypatch, made, bundle, reader_file):
+def test_the_command_prints_one_object_that_the_same_seed_gives_again(capsys, monkeypatch, bundle, reader_file):
     def toy(options):
-        return prepare(options, TOY, reader_file)
+        return prepare(options, replace(TOY, units=(12,), emotions=(), voices=()), reader_file)
 
+    setup = toy(EvaluateOptions(bundle, device="cpu", dtype="fp32"))
+    once = evaluate(setup).result
     monkeypatch.setattr("tbd_core.evaluation.evaluate.prepare", toy)
     assert main(["evaluate", str(bundle), "--json", "--device", "cpu", "--dtype", "fp32"]) == 0
     out, err = capsys.readouterr()
-    assert {**json.loads(out), "wall_seconds": 0} == {**made[0].result, "wall_seconds": 0}
-    assert out.count("\n") == 1 and f"{CLIPS}/{CLIPS}" in err
+    assert {**json.loads(out), "wall_seconds": 0} == {**once, "wall_seconds": 0}
+    assert once["cases"]["au_response_mean"] == setup.clips > 1
+    assert out.count("\n") == 1 and f"{setup.clips}/{setup.clips}" in err
 
 
 def test_people_see_a_table(made):
