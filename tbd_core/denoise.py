@@ -138,8 +138,10 @@ def draw_clip(
     face = {True: job.face, False: job.face and job.face.unguided()}
 
     def context(text: Tensor, text_id, reference: bool, sound: bool) -> Context:
+        told = face[reference]
+        heard: dict[str, Any] = {"text": text} if told is None else told.hear(text)
         return Context(
-            **({"text": text} if (seen_face := face[reference]) is None else seen_face.hear(text)),
+            **heard,
             text_id=text_id if job.face is None or text_id is None else (text_id, reference),
             num_frames=CLIP_FRAMES,
             reference=job.reference if reference else None,

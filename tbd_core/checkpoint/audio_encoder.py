@@ -143,10 +143,9 @@ def _sizes(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, A
     ]
     layers = {int(found[1]) for key in shapes if (found := re.match(r"encoder\.layers\.(\d+)\.", key))}
     positions = [f"encoder.pos_conv_embed.conv.{end}" for end in ("parametrizations.weight.original1", "weight_v")]
-    nothing: tuple[int, ...] = ()
-    position = next((shapes[key] for key in positions if key in shapes), nothing)
-    projection = shapes.get("feature_projection.projection.weight", nothing)
-    inner = shapes.get("encoder.layers.0.feed_forward.intermediate_dense.weight", nothing)
+    position = next((list(shapes[key]) for key in positions if key in shapes), [])
+    projection = shapes.get("feature_projection.projection.weight", ())
+    inner = shapes.get("encoder.layers.0.feed_forward.intermediate_dense.weight", ())
     if [len(position), len(projection), len(inner)] != [3, 2, 2] or any(len(shape) != 3 for shape in convolutions):
         raise InputError(
             f"{source.path} has {len(convolutions)} convolutions and {len(layers)} layers of a wav2vec 2.0, but not "

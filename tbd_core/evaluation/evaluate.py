@@ -21,7 +21,7 @@ from ..config import TINY_BUNDLE, GenerateOptions, ModelConfig
 from ..data.corpus import to_bytes
 from ..errors import InputError
 from ..flow import Speech
-from ..pipeline import check_options
+from ..planning import check_options
 from ..speech import load_speech
 from ..synthetic.clip import mouth_from_sound
 from ..synthetic.face import Face

@@ -13,8 +13,8 @@ ORDER = [
     "errors", "units", "flow", "config", "files", "locks", "memory", "devices", "models", "checkpoint", "facs",
     "cot_fa", "portrait", "detectors", "faces", "crops", "embedding", "masks", "soundcheck", "speech", "loudness",
     "conditioning", "progressive", "slicing", "plots", "face_guide", "offload", "denoise", "guide", "frames", "preview",
-    "likeness", "host", "cutouts", "video", "parts", "render", "batch", "estimate", "pipeline", "synthetic", "data",
-    "evaluation", "training", "cli", "__main__",
+    "likeness", "host", "cutouts", "video", "parts", "render", "batch", "estimate", "planning", "pipeline",
+    "synthetic", "data", "evaluation", "training", "cli", "__main__",
 ]  # fmt: skip
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 BRIDGE = "nodes/comfy_bridge.py"
