@@ -304,6 +304,14 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     assert told["training"]["from"] == about["training"] and told["training"]["losses"]["vae"] == {}
     words = (tmp_path / "TINY.md").read_text()  # tells of both runs
     assert "--from out.safetensors`" in words and "| VAE | kept |" in words and "| VAE | 2 |" in words
+    # And the denoiser alone goes on from there.
+    kept = dict.fromkeys(("text", "readers"), replace(quick, steps=0))
+    alone = replace(going_on, reference=False, **kept)
+    whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", alone, "cpu", start=made)
+    before, after = after, load_file(tmp_path / "further.safetensors")
+    trained = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert trained and {name.split(".")[0] for name in trained} == {"denoising_unet"}
+    assert not any("audio_modules" in name or "motion_modules" in name for name in trained)
 
 
 def test_a_bundle_that_cannot_be_gone_on_from_is_refused_at_once(smoked, tmp_path):
