@@ -77,7 +77,7 @@ def models(folders, public, monkeypatch):
 
     models = folders / "models"
     for kind in ("checkpoints", "diffusers", "vae", "text_encoders", "diffusion_models", "audio_encoders"):
-        (models / kind).mkdir()
+        (models / kind).mkdir(exist_ok=True)
         monkeypatch.setitem(
             folder_paths.folder_names_and_paths, kind, ([str(models / kind)], {".safetensors", ".ckpt"})
         )
