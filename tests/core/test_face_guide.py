@@ -54,12 +54,17 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def options(inputs, bundles, tmp_path):
+@pytest.fixture(scope="module")
+def options(inputs, bundles):
     return GenerateOptions(
-        inputs / "portrait.png", inputs / "speech.wav", tmp_path / "talking.mp4", "happy", model=bundles["both"],
-        dtype="fp32", device="cpu", face_embedding=inputs / "who.npy",
+        inputs / "portrait.png", inputs / "speech.wav", inputs / "talking.mp4", "happy", model=bundles["both"],
+        dtype="fp32", device="cpu", guidance=1.0, face_embedding=inputs / "who.npy",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def usual(options):
+    return drawn(options)
 
 
 def drawn(options: GenerateOptions) -> torch.Tensor:
@@ -87,12 +92,11 @@ def test_words_of_strength_0_are_not_heard(options, bundles):
 
 
 @pytest.mark.parametrize("how", ["cpu", "sequential"])
-def test_hallos_networks_wait_elsewhere_as_the_others_do(options, how):
-    assert torch.equal(drawn(options), drawn(replace(options, offload=how)))
+def test_hallos_networks_wait_elsewhere_as_the_others_do(options, usual, how):
+    assert torch.equal(usual, drawn(replace(options, offload=how)))
 
 
-def test_words_beside_the_face_and_whose_face_it_is_change_the_picture(options):
-    usual = drawn(options)
+def test_words_beside_the_face_and_whose_face_it_is_change_the_picture(options, usual):
     for other in ({"text_strength": 1.0}, {"emotion": "angry"}, {"face_embedding": None}, {"face": "8,8,60,60"}):
         assert (drawn(replace(options, **other)) - usual).abs().max() > 1e-3, other
 
@@ -103,7 +107,7 @@ def test_the_unguided_pass_hears_nobody_and_the_one_without_words_still_the_face
     monkeypatch.setattr(
         UNet, "forward", lambda net, latents, at, ctx: seen.append((net, ctx)) or forward(net, latents, at, ctx)
     )
-    plan = pipeline.plan(replace(options, text_scale=5.0, audio_scale=4.0))
+    plan = pipeline.plan(replace(options, guidance=2.0, text_scale=5.0, audio_scale=4.0))
     job, heard = pipeline.prepare(plan)
     assert all(torch.equal(ctx.text, job.face.tokens) for _, ctx in seen), "ReferenceNet hears the face's tokens"
     del seen[:]
