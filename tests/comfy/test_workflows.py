@@ -19,6 +19,7 @@ TOLD = json.loads((ROOT / "tests" / "golden" / "object_info.json").read_text("ut
 # Menus of ours that list files: other tests put bundles into models/tbd, `known` weights into the others.
 OF_THE_MODEL_FOLDERS = {
     "TBDModelLoader": ("model",),
+    "TBDAudioEncoderLoader": ("audio_encoder_name",),
     "TBDConvert": ("sd", "vae", "text", "motion", "hallo", "wav2vec2"),
 }
 FILES_OF_THIS_MACHINE = ("unet_name", "clip_name", "vae_name", "audio_encoder_name", "lora_name", "image", "audio")
