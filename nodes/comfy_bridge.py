@@ -38,13 +38,10 @@ from torch import Tensor
 
 from ..tbd_core import conditioning, denoise, host, loudness, speech
 from ..tbd_core.checkpoint import store
-from ..tbd_core.checkpoint.audio_encoder import read_encoder
-from ..tbd_core.config import TINY_BUNDLE, ModelConfig
+from ..tbd_core.config import TEXT_STRENGTH, TINY_BUNDLE, ModelConfig
 from ..tbd_core.cot_fa.review import over_budget
 from ..tbd_core.devices import pick_dtype
-from ..tbd_core.embedding import read_embedding
 from ..tbd_core.errors import InputError, needed_packages
-from ..tbd_core.face_guide import TEXT_STRENGTH, FaceGuide, guide_by, notes_on, place_face
 from ..tbd_core.guide import TRAILING, DrawOptions, Guide, check_guide, last_frames
 from ..tbd_core.host import KEY, Parts, image_to_pil, tbd_parts
 from ..tbd_core.host import pil_to_image as pil_to_image
@@ -205,6 +202,8 @@ def audio_encoder_path(name: str) -> Path:
 
 def load_audio_encoder(path: Path, dtype: str = "auto") -> host.AudioEncoder:
     """A wav2vec 2.0 that belongs to no bundle. `dtype`: auto or fp32. Raises InputError."""
+    from ..tbd_core.checkpoint.audio_encoder import read_encoder  # not at ComfyUI's start
+
     with torch.inference_mode(False), torch.no_grad(), needed_packages():
         device = mm.get_torch_device()
         exact = mm.is_device_cpu(device) or dtype == "fp32" or not mm.should_use_fp16(device)
@@ -307,8 +306,12 @@ def see_portrait(
 
 def see_face(
     parts: Parts, picture: Any, marked: Any, embedding: str, text_strength: float
-) -> tuple[FaceGuide, tuple[str, ...]]:  # fmt: skip
-    """(what Hallo's weights are told of the face in a drawn Pillow `picture`, warnings). Raises InputError."""
+) -> tuple[Any, tuple[str, ...]]:  # fmt: skip
+    """(FaceGuide: what Hallo's weights are told of the face in a drawn Pillow `picture`, warnings). Raises
+    InputError."""
+    from ..tbd_core.embedding import read_embedding  # not at ComfyUI's start
+    from ..tbd_core.face_guide import guide_by, notes_on, place_face
+
     config, nets = parts.config.unet, {}
     boxes, notes = place_face(picture, marked)
     values = read_embedding(input_file(embedding)) if embedding.strip() else None
@@ -321,9 +324,9 @@ def see_face(
     return guide, (*notes, *notes_on(config, values, None))
 
 
-def reference_features(model: Any, latents: Tensor, face: FaceGuide | None = None) -> dict[str, Tensor]:
+def reference_features(model: Any, latents: Tensor, face: Any = None) -> dict[str, Tensor]:
     """ReferenceNet's features {layer: [B, h·w, C]} of scaled latents [B, C, h, w]; with Hallo's weights it hears the
-    `face`'s tokens."""
+    tokens of `face` (FaceGuide)."""
     parts = tbd_parts(model)
     heard = parts.empty if face is None or face.tokens is None else face.tokens
     mm.load_models_gpu([parts.reference], memory_required=model.model.memory_required(list(latents.shape)))

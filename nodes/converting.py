@@ -5,11 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..tbd_core.checkpoint.asked import NONE, bundle_file, check_given, gather
-from ..tbd_core.checkpoint.convert import MOST_SEED, convert
-from ..tbd_core.checkpoint.plan import FLOATS
-from ..tbd_core.checkpoint.recipe import load_recipe, shipped
-from ..tbd_core.checkpoint.report import text as told
-from ..tbd_core.checkpoint.sources import watch
+from ..tbd_core.checkpoint.recipe import FLOATS, MOST_SEED, load_recipe, shipped
 from ..tbd_core.errors import InputError, needed_packages
 from ..tbd_core.host import warn
 from . import comfy_bridge
@@ -122,6 +118,8 @@ class TBDConvert(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, recipe=None, paths="", dtype="", name="", **widgets) -> str:
         """Another one when a source or the bundle itself has changed or gone."""
+        from ..tbd_core.checkpoint.sources import watch
+
         try:
             chosen = {key: widgets.get(key) or NONE for key in LISTED}
             given, _ = gather(
@@ -136,6 +134,9 @@ class TBDConvert(io.ComfyNode):
     def execute(
         cls, recipe, sd, vae, text, motion, hallo, wav2vec2, paths, dtype, fresh_seed, name, replace
     ) -> io.NodeOutput:
+        from ..tbd_core.checkpoint.convert import convert  # not at ComfyUI's start
+        from ..tbd_core.checkpoint.report import text as told
+
         chosen = dict(sd=sd, vae=vae, text=text, motion=motion, hallo=hallo, wav2vec2=wav2vec2)
         loaded, bundles = load_recipe(recipe), comfy_bridge.bundles_folder()
         given, notes = gather(loaded, chosen, paths, comfy_bridge.models_folder(), comfy_bridge.model_file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..tbd_core.face_guide import TEXT_STRENGTH
+from ..tbd_core.config import TEXT_STRENGTH
 from . import comfy_bridge
 from .compat import Vae, extra
 from .sockets import AUDIO, AUDIO_ENCODER, REFERENCE

@@ -196,6 +196,7 @@ def sd15() -> ModelConfig:
 
 
 PRESETS = {"tiny": tiny, "sd15": sd15}
+TEXT_STRENGTH = 0.5  # of the words beside Hallo's face tokens (ours: nothing was trained with both)
 TINY_BUNDLE = Path(__file__).parent / "assets" / "tiny" / "tbd_tiny.safetensors"
 
 
@@ -229,7 +230,7 @@ class GenerateOptions:
     face_detector: str | None = None  # faces.DETECTORS
     face_model: Path | None = None  # the file of a detector that brings none
     face_embedding: Path | None = None  # who it is, for Hallo's weights (face_guide.read_embedding)
-    text_strength: float | None = None  # 0-1, of the words beside Hallo's face tokens (face_guide.TEXT_STRENGTH)
+    text_strength: float | None = None  # 0-1, of the words beside Hallo's face tokens ; None: TEXT_STRENGTH
     paste_back: bool = False  # the video has the portrait's own size, with what was drawn put back in its place
     thinker: str = "rules"  # who thinks: rules, server or vlm (cot_fa/thinkers.py)
     thinker_url: str | None = None  # of a server; None: Ollama's on this machine
@@ -261,6 +262,6 @@ class GenerateResult:
 
 
 __all__ = [
-    "PRESETS", "TINY_BUNDLE", "AudioProjectionConfig", "GenerateOptions", "GenerateResult", "ModelConfig",
-    "SamplingDefaults", "SchedulerConfig", "UNetConfig", "replace", "sd15", "tiny",
+    "PRESETS", "TEXT_STRENGTH", "TINY_BUNDLE", "AudioProjectionConfig", "GenerateOptions", "GenerateResult",
+    "ModelConfig", "SamplingDefaults", "SchedulerConfig", "UNetConfig", "replace", "sd15", "tiny",
 ]  # fmt: skip

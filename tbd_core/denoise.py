@@ -17,7 +17,6 @@ from torch import Tensor
 from .config import ModelConfig, SchedulerConfig
 from .devices import place
 from .errors import InputError, needed_packages
-from .face_guide import FaceGuide
 from .flow import OnStep, Schedule, StepReport
 from .models.attention import Context, KVCache
 from .offload import nothing
@@ -25,6 +24,7 @@ from .units import CLIP_FRAMES, MOTION_FRAMES
 
 
 if TYPE_CHECKING:
+    from .face_guide import FaceGuide
     from .models.build import Networks
     from .models.unet import UNet
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .config import UNetConfig
+from .config import TEXT_STRENGTH, UNetConfig
 from .devices import place
 from .embedding import EMBEDDING, WANTED
 from .errors import InputError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Rect = tuple[float, float, float, float]  # x, y, w, h
 
-TEXT_STRENGTH = 0.5  # of the words beside face tokens, when nothing is said (ours: nothing was trained with both)
 PLACE = (0.2, 0.2, 0.6, 0.6)  # of the picture, where a face is taken to be that no detector finds (ours)
 
 

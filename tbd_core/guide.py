@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .config import ModelConfig, SamplingDefaults
 from .errors import InputError
-from .face_guide import FaceGuide
 from .progressive import MAX_STEPS
 from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
 
+
+if TYPE_CHECKING:
+    from .face_guide import FaceGuide
 
 Features = dict[str, Tensor]
 FIRST_LAYER = "down_blocks.0.attentions.0"

@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .crops import Seen, whole_crop
-from .detectors import Face
 from .errors import InputError
-from .faces import Choice, show
-from .portrait import centre_on
 from .speech import speech_from_samples
 from .units import LATENT_SCALE
 
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .config import ModelConfig
+    from .crops import Seen
     from .flow import Speech
 
 KEY = "tbd"  # of what is attached to a MODEL
@@ -140,6 +137,11 @@ def marked_face(
     cuts it for `target`; None: nothing was marked."""
     if face is None:
         return None
+    from .crops import Seen, whole_crop
+    from .detectors import Face
+    from .faces import Choice, show
+    from .portrait import centre_on
+
     left, top, right, bottom = map(round, face)
     marked = Face((left, top, max(1, right - left), max(1, bottom - top)))
     crop = whole_crop(have, target, centre_on("the portrait", have, target, face))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, estimate
 from .checkpoint import store
 from .checkpoint.audio_encoder import read_encoder
-from .config import GenerateOptions, GenerateResult
+from .config import TEXT_STRENGTH, GenerateOptions, GenerateResult
 from .devices import pick_device, pick_dtype
-from .face_guide import TEXT_STRENGTH, guide_by
+from .face_guide import guide_by
 from .flow import OnStep
 from .memory import peak_mb, ran_out
 from .offload import arrange

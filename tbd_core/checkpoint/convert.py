@@ -21,13 +21,12 @@ from ..errors import InputError
 from ..files import atomic, check_new_file, write_error
 from . import key_maps, store
 from .fresh import fresh, how
-from .plan import FLOATS, Plan, Step, plan
-from .recipe import Recipe, load_recipe
+from .plan import Plan, Step, plan
+from .recipe import FLOATS, MOST_SEED, Recipe, load_recipe
 from .report import Report, SourceReport, summary
 from .sources import DTYPES, Source, state
 
 
-MOST_SEED = 2**31 - 1
 EXISTING = ("replace", "keep", "renew")
 Progress = Callable[[int, int], None]  # tensors written, tensors in all
 

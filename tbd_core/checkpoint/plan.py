@@ -16,7 +16,7 @@ from ..devices import shapes_alone
 from ..errors import InputError
 from . import key_maps
 from .fresh import can_start
-from .recipe import Part, Recipe
+from .recipe import FLOATS, Part, Recipe
 from .sources import DTYPES, Source
 
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FLOATS = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 NAMES = {theirs: ours for ours, theirs in DTYPES.items()}
 
 # What a folder's config.json tells and shapes do not → where our network has it. A difference means other weights.

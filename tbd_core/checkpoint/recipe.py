@@ -19,9 +19,10 @@ from typing import Any
 from ..config import PRESETS, ModelConfig
 from ..errors import InputError, needed_packages
 from ..files import require_file
-from .key_maps import LAYOUTS
 
 
+FLOATS = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}  # types that a bundle may have: our names -> safetensors'
+MOST_SEED = 2**31 - 1  # of what starts fresh
 FOLDER = Path(__file__).parent / "recipes"
 TOP = {"name", "about", "preset", "config", "sources", "parts"}
 PART = {"to", "source", "take", "missing", "start"}
@@ -129,6 +130,8 @@ def _part(where: str, table: Any, sources: Mapping[str, Wanted], faults: list[st
     if not isinstance(table, dict) or not isinstance(table.get("to"), str):
         faults.append(f'{where} has no `to`, such as "denoising_unet.*"')
         return None
+    from .key_maps import LAYOUTS
+
     before = len(faults)
     faults += _unknown(table, PART, f"{where}.")
     if "start" in table:
