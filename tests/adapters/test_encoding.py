@@ -166,7 +166,10 @@ def test_hallos_weights_are_told_where_the_face_is_and_whose(look_at, face, fold
     np.save(folders / "input" / "who.npy", np.random.default_rng(0).normal(size=512))
     nobody = look_at(face)
     assert torch.equal(nobody.face.tokens, nobody.face.nobody) and len(nobody.face.masks.lip) == 4
-    assert "found 0 faces" in nobody.warnings[1] and "no face embedding was given" in nobody.warnings[2]
+    assert (
+        "over the middle 60% of the picture" in nobody.warnings[1]
+        and "no face embedding was given" in nobody.warnings[2]
+    )
     somebody = look_at(face, face_embedding="who.npy")
     assert not torch.equal(somebody.face.tokens, somebody.face.nobody) and len(somebody.warnings) == 2
     assert not torch.equal(somebody.features["mid_block.attentions.0"], nobody.features["mid_block.attentions.0"])

@@ -78,10 +78,7 @@ def test_a_bundle_of_hallos_kind_makes_a_video_and_says_what_it_lacks(options, b
     made = pipeline.generate(replace(options, model=bundles["face"], face_embedding=None, text_scale=2.0))
     assert (made.frames, made.model) == (10, "hallo-face")
     said = "\n".join(made.warnings)
-    for part in (
-        "found 0 faces of 24 px or more in 64 x 64 px", "over the middle 60% of the picture", "512 numbers",
-        "hears no words", "text-scale 2 changes nothing",
-    ):  # fmt: skip
+    for part in ("over the middle 60% of the picture", "512 numbers", "hears no words", "text-scale 2 changes nothing"):
         assert part in said
 
 
@@ -149,6 +146,9 @@ def test_the_boxes_are_those_of_the_chosen_face_in_the_drawn_picture():
 
 
 def test_a_face_is_looked_for_when_nothing_was_asked(root):
+    pytest.importorskip("skimage")
+    _, (said,) = place_face(Image.new("RGB", (64, 64)), None)
+    assert "found 0 faces of 24 px or more in 64 x 64 px" in said and "over the middle 60% of the picture" in said
     with Image.open(root / "tbd_core" / "assets" / "sample" / "portrait.png") as picture:
         boxes, notes = place_face(picture.convert("RGB").resize((256, 256)), None)
     x, y, w, h = boxes.face
