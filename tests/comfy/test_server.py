@@ -129,6 +129,11 @@ def test_three_intensities_stand_side_by_side(server, frames):
     assert_speaks(only_video(server, result), frames, wide=3)
 
 
+def test_a_face_speaks_inside_its_picture(server, frames):
+    result = finished(server, changed(twin("Portrait in a picture"), "TBDSampler", **QUICK))
+    assert_speaks(only_video(server, result), frames, wide=2)
+
+
 def test_two_clips_of_ksampler_are_28_frames(server):
     result = finished(server, twin("KSampler (expert)"))
     assert_speaks(only_video(server, result), 28)
