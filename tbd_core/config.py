@@ -230,7 +230,7 @@ class GenerateOptions:
     face_detector: str | None = None  # faces.DETECTORS
     face_model: Path | None = None  # the file of a detector that brings none
     face_embedding: Path | None = None  # who it is, for Hallo's weights (face_guide.read_embedding)
-    text_strength: float | None = None  # 0-1, of the words beside Hallo's face tokens ; None: TEXT_STRENGTH
+    text_strength: float | None = None  # 0-1, of the words beside Hallo's face tokens; None: TEXT_STRENGTH
     paste_back: bool = False  # the video has the portrait's own size, with what was drawn put back in its place
     thinker: str = "rules"  # who thinks: rules, server or vlm (cot_fa/thinkers.py)
     thinker_url: str | None = None  # of a server; None: Ollama's on this machine

@@ -132,7 +132,7 @@ def notes_on(config: UNetConfig, embedding: Any, text_scale: float | None) -> tu
     if config.context != "text" and embedding is None:
         said.append(
             "no face embedding was given, so the face tokens are nobody's and the likeness comes from the portrait "
-            f"alone; --face-embedding takes {WANTED}"
+            f"alone; give {WANTED}"
         )
     if config.context == "face":
         said.append(
