@@ -70,7 +70,7 @@ def change(before: Tensor, after: Tensor) -> Tensor:
     return (after.float() - before.float()).abs().mean(1)
 
 
-def telling_cells(changes: Tensor, strength: float = 2.0) -> Tensor:
-    """[..., h, w] weights with mean 1 for each picture: cells that change count more (ours)."""
-    weight = (1 + strength * changes / changes.mean((-2, -1), keepdim=True).clamp(min=1e-6)).clamp(max=5)
+def telling_cells(changes: Tensor, strength: float = 2.0, most: float = 5.0) -> Tensor:
+    """[..., h, w] weights with mean 1 for each picture: cells that change count more, up to `most` times (ours)."""
+    weight = (1 + strength * changes / changes.mean((-2, -1), keepdim=True).clamp(min=1e-6)).clamp(max=most)
     return weight / weight.mean((-2, -1), keepdim=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import conditioning, likeness
 from ..checkpoint import store
-from ..config import ModelConfig, tiny
+from ..config import PRESETS, ModelConfig, tiny
 from ..data.corpus import FRAMES, draw_clips, draw_faces, draw_recordings
 from ..data.plans import Plan, random_plans
 from ..data.recordings import roughen
@@ -87,6 +87,7 @@ def train_alone(
     run = Run(folder, pick_device(device))
     if start:
         config = store.read_drawable(start)
+        config = replace(config, defaults=replace(PRESETS[config.preset]().defaults, size=config.defaults.size))
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None

@@ -22,6 +22,7 @@ from .loop import Loss, Run
 from .objective import add_noise, change, draw_drop, telling_cells, told, v_loss
 
 
+TELLING = 3.0, 10.0  # telling_cells' in stage 1: a unit on one side moves half a dozen cells of 256
 FIRST_CLIP = 0.3  # share of clips that begin a video: the motion frames are the portrait twice
 
 
@@ -66,7 +67,7 @@ def stage1_loss(
         latents = faces[people].flatten(0, 1).float()
         # For each face by itself: one eyebrow alone moves few cells, and in the mean of all faces the mouth's count.
         rest = portraits[people].repeat_interleave(per, dim=0)
-        cells = telling_cells(change(rest, latents)).to(run.device)
+        cells = telling_cells(change(rest, latents), *TELLING).to(run.device)
         timesteps = torch.randint(total, (len(rows),), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         drop_text, drop_reference, drop_audio = draw_drop(generator)
