@@ -53,7 +53,7 @@ from ..tbd_core.parts import fingerprint
 from ..tbd_core.portrait import fit_portrait, load_portrait
 from ..tbd_core.preview import fit_preview
 from ..tbd_core.slicing import exact_slices
-from ..tbd_core.units import CLIP_FRAMES, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS, num_clips
+from ..tbd_core.units import CLIP_FRAMES, FPS, LATENT_SCALE, MOTION_FRAMES, TEXT_TOKENS, num_clips
 from .sockets import EncodedReference, EncodedSpeech
 
 
@@ -188,16 +188,23 @@ def load_bundle(path: Path, dtype: str = "auto", beta_schedule: str = FROM_BUNDL
 
 
 def audio_encoder_names() -> list[str]:
-    return folder_paths.get_filename_list(AUDIO_ENCODERS)
+    """Files, and folders as transformers stores a model."""
+    files = folder_paths.get_filename_list(AUDIO_ENCODERS)
+    return sorted({*files, *(folder.name for folder in _model_folders(AUDIO_ENCODERS))})
 
 
 def audio_encoder_path(name: str) -> Path:
-    """InputError when there is no such file."""
+    """InputError when there is no such file or folder."""
     found = folder_paths.get_full_path(AUDIO_ENCODERS, name)
-    if found is None or not os.path.isfile(found):
-        count = len(audio_encoder_names())
-        raise InputError(f"{name!r} is not among the {count} files in models/{AUDIO_ENCODERS}; put a wav2vec 2.0 there")
-    return Path(found)
+    if found is not None and os.path.isfile(found):
+        return Path(found)
+    for folder in _model_folders(AUDIO_ENCODERS):
+        if folder.name == name:
+            return folder
+    count = len(audio_encoder_names())
+    raise InputError(
+        f"{name!r} is not among the {count} files and folders in models/{AUDIO_ENCODERS}; put a wav2vec 2.0 there"
+    )
 
 
 def load_audio_encoder(path: Path, dtype: str = "auto") -> host.AudioEncoder:
@@ -285,22 +292,22 @@ def see_portrait(
     face = host.face_box(box, mask, picture.size)
     portrait = fit_portrait(picture, size, parts.config.defaults.size, "the portrait", face)
     shown = host.to_image(portrait.pixels)
-    latents = (vae.encode(shown) * _scale(model)).float().cpu()
-    notes = (*notes, *portrait.warnings)
-    if isinstance(vae, TBDVAE):
-        about, own = store.read_about(parts.bundle), vae.first_stage_model.vae
-        if said := unlike_training(about, parts.bundle, own, latents, portrait.pixels):
-            notes = (*notes, f"{portrait.source} {said}")
+    pixels, guide, told = (shown.shape[2], shown.shape[1]), None, ()
+    with host.told_what_to_do(OUT_OF_MEMORY, "looking at the portrait", pixels):
+        latents = (vae.encode(shown) * _scale(model)).float().cpu()
+        notes = (*notes, *portrait.warnings)
+        if isinstance(vae, TBDVAE):
+            about, own = store.read_about(parts.bundle), vae.first_stage_model.vae
+            if said := unlike_training(about, parts.bundle, own, latents, portrait.pixels):
+                notes = (*notes, f"{portrait.source} {said}")
+        if parts.config.unet.wants_face:
+            marked = host.marked_face(face, picture.size, pixels)
+            guide, told = see_face(parts, image_to_pil(shown), marked, embedding, text_strength)
+        features = reference_features(model, latents, guide)
+    notes = (*notes, *told)
     host.warn(notes)
-    pixels, guide = (shown.shape[2], shown.shape[1]), None
-    if parts.config.unet.wants_face:
-        marked = host.marked_face(face, picture.size, pixels)
-        guide, told = see_face(parts, image_to_pil(shown), marked, embedding, text_strength)
-        host.warn(told)
-        notes = (*notes, *told)
     told_of = [] if guide is None else [*guide.tensors(), guide.text_strength]
     digest = fingerprint(latents, [str(parts.bundle), str(parts.dtype)], *told_of)
-    features = reference_features(model, latents, guide)
     return EncodedReference(latents, features, pixels, portrait.source, notes, digest, parts.bundle, guide), shown
 
 
@@ -309,12 +316,12 @@ def see_face(
 ) -> tuple[Any, tuple[str, ...]]:  # fmt: skip
     """(FaceGuide: what Hallo's weights are told of the face in a drawn Pillow `picture`, warnings). Raises
     InputError."""
-    from ..tbd_core.embedding import read_embedding  # not at ComfyUI's start
+    from ..tbd_core.embedding import read_numbers  # not at ComfyUI's start
     from ..tbd_core.face_guide import guide_by, notes_on, place_face
 
     config, nets = parts.config.unet, {}
     boxes, notes = place_face(picture, marked)
-    values = read_embedding(input_file(embedding)) if embedding.strip() else None
+    values = read_numbers(input_file(embedding)) if embedding.strip() else None
     if parts.face is not None:
         mm.load_models_gpu([parts.face], force_full_load=True)  # plain layers
         nets = dict(parts.face.model.items())
@@ -344,10 +351,11 @@ def listen(
     spoken = host.recording(audio)
     treated = loudness.treat(spoken, level, gate_below)
     host.warn(treated.warnings)
-    mm.load_models_gpu([encoder.patcher], force_full_load=True)  # plain layers
     frames = num_clips(spoken.num_frames) * CLIP_FRAMES
-    network, wave = encoder.patcher.model.encoder, speech.normalise(treated.waveform)
-    features = conditioning.speech_features(network, wave, frames, check_interrupt, encoder.chunk)
+    with host.told_what_to_do(OUT_OF_MEMORY, f"listening to {spoken.num_frames / FPS:.1f} s of speech"):
+        mm.load_models_gpu([encoder.patcher], force_full_load=True)  # plain layers
+        network, wave = encoder.patcher.model.encoder, speech.normalise(treated.waveform)
+        features = conditioning.speech_features(network, wave, frames, check_interrupt, encoder.chunk)
     spoken = replace(spoken, warnings=treated.warnings)
     return EncodedSpeech(features, spoken, fingerprint(features, spoken.waveform), encoder.bundle)
 
@@ -551,6 +559,12 @@ def _roots(kind: str) -> list[Path]:
     return [Path(one) for one in folder_paths.get_folder_paths(kind)] if known else [models_folder() / kind]
 
 
+def _model_folders(kind: str) -> list[Path]:
+    """Those among a kind's models that are one model as a whole."""
+    roots = [root for root in _roots(kind) if root.is_dir()]
+    return [folder for root in roots for folder in root.iterdir() if any((folder / n).is_file() for n in TOLD_BY)]
+
+
 def model_files(*kinds: str) -> list[str]:
     """What ComfyUI's model folders of these kinds hold: `checkpoints/v1-5.ckpt`, and folders that are one model,
     `diffusers/v1-5`."""
@@ -562,9 +576,7 @@ def model_files(*kinds: str) -> list[str]:
         else:
             names = [path.name for root in roots for path in root.iterdir() if path.is_file()]
         names = [name for name in names if name.lower().endswith(WEIGHTS)]
-        names += [
-            folder.name for root in roots for folder in root.iterdir() if any((folder / n).is_file() for n in TOLD_BY)
-        ]
+        names += [folder.name for folder in _model_folders(kind)]
         found += [f"{kind}/{name}" for name in sorted(set(names))]
     return found
 

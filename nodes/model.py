@@ -124,10 +124,11 @@ class TBDAudioEncoderLoader(io.ComfyNode):
         if audio_encoder_name is None:
             return ""
         try:
-            file = comfy_bridge.audio_encoder_path(audio_encoder_name).stat()
+            path = comfy_bridge.audio_encoder_path(audio_encoder_name)
+            files = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
         except (InputError, OSError) as error:
             return str(error)
-        return f"{file.st_size} {file.st_mtime_ns}"
+        return " ".join(f"{file.st_size} {file.st_mtime_ns}" for file in files)
 
     @classmethod
     def execute(cls, audio_encoder_name: str, dtype: str) -> io.NodeOutput:

@@ -14,7 +14,7 @@ from .crops import FEATHER, Crop, Paste, check_pasted, crop_around, cut, whole_c
 from .detectors import DETECTORS, InsightFace, Lbp, MediaPipe
 from .errors import InputError
 from .faces import DEFAULT_MARGIN, MOST_MARGIN, Request, Words, find_face
-from .host import face_box, image_to_pil, to_bytes, to_image
+from .host import MODES, face_box, image_to_pil, to_bytes, to_image
 from .portrait import MAX_SIZE, MIN_SIZE, check_size, opaque
 from .units import LATENT_SCALE
 
@@ -137,15 +137,20 @@ def paste_back(
 ) -> tuple[Tensor, tuple[str, ...]]:  # fmt: skip
     """Frames [F, h, w, C] in [0, 1], of the crop's shape and any size → ([F, H, W, 3] of the picture's size, warnings).
 
+    C         1 (grey), 3 or 4
     feather   over which the frames fade into the picture, as a share of the crop's shorter side, 0 to 0.5
     free      bytes of memory that the result may take
     on_frame  (frames done, frames in all), after each; it may raise to cancel
-    InputError: frames of another shape, more than fits into memory, a picture too large for a video.
+    InputError: frames of another shape or of 2 channels, more than fits into memory, a picture too large for a video.
     """
     import torch
 
     if not 0 <= feather <= MOST_FEATHER:
         raise InputError(f"feather is {feather:g}; give a number from 0 to {MOST_FEATHER:g}")
+    if frames.ndim != 4 or frames.shape[3] not in MODES:
+        raise InputError(f"the frames have the shape {list(frames.shape)}; give frames x height x width x 1, 3 or 4")
+    if frames.shape[3] == 1:
+        frames = frames.expand(-1, -1, -1, 3)
     count, height, width = frames.shape[:3]
     crop, size = cutout.crop, cutout.picture.size
     _check_shape((width, height), crop)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDING = 512  # numbers
-WANTED = f"an embedding of {EMBEDDING} numbers (.npy, .safetensors), or insightface's recognition model (.onnx)"
+NUMBERS = f"an embedding of {EMBEDDING} numbers (.npy, .safetensors)"
+WANTED = f"{NUMBERS}, or insightface's recognition model (.onnx)"
+RECOGNITION = ".onnx"
 
 
 def read_embedding(path: str | Path, picture: Image.Image | None = None, face: Face | None = None) -> Tensor:
@@ -25,7 +27,23 @@ def read_embedding(path: str | Path, picture: Image.Image | None = None, face: F
     InputError when the file holds something else, or when the face has no five points to align it by.
     """
     path = require_file(path, WANTED)
-    found = recognise(path, picture, face) if path.suffix == ".onnx" else _stored(path)
+    if path.suffix.lower() == RECOGNITION:
+        return _checked(path, recognise(path, picture, face))
+    return _checked(path, _stored(path, WANTED))
+
+
+def read_numbers(path: str | Path) -> Tensor:
+    """[512] of a file that holds them, for a host in which nobody is recognised. Raises InputError."""
+    path = require_file(path, NUMBERS)
+    if path.suffix.lower() == RECOGNITION:
+        raise InputError(
+            f"{path.name} is a recognition model, not its {EMBEDDING} numbers; give {NUMBERS}: only the command line, "
+            "tbd generate --face-embedding, recognises a face by such a model"
+        )
+    return _checked(path, _stored(path, NUMBERS))
+
+
+def _checked(path: Path, found: Tensor) -> Tensor:
     values = found.flatten()
     if not bool(values.isfinite().all()):
         bad = int((~values.isfinite()).sum())
@@ -35,22 +53,25 @@ def read_embedding(path: str | Path, picture: Image.Image | None = None, face: F
     return values
 
 
-def _stored(path: Path) -> Tensor:
+def _stored(path: Path, wanted: str) -> Tensor:
     import numpy as np
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            found = [value.float() for value in load_file(str(path)).values()]
+        if path.suffix.lower() == ".safetensors":
+            found = list(load_file(str(path)).values())
         else:
-            found = [torch.from_numpy(np.asarray(np.load(path, allow_pickle=False), dtype=np.float32))]
+            stored = np.load(path, allow_pickle=False)
+            found = [torch.from_numpy(stored if np.iscomplexobj(stored) else np.asarray(stored, dtype=np.float32))]
     except (OSError, ValueError, TypeError, EOFError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read ({_short(error)}); give {WANTED}") from error
+        raise InputError(f"{path} cannot be read ({_short(error)}); give {wanted}") from error
     if len(found) != 1 or found[0].numel() != EMBEDDING:
-        raise InputError(f"{path} holds {[list(value.shape) for value in found]}; give {WANTED}, of one face")
-    return found[0]
+        raise InputError(f"{path} holds {[list(value.shape) for value in found]}; give {wanted}, of one face")
+    if found[0].is_complex():
+        raise InputError(f"{path} holds {EMBEDDING} complex numbers; give {wanted}, which are real")
+    return found[0].float()
 
 
 def recognise(path: Path, picture: Image.Image | None, face: Face | None) -> Tensor:
@@ -83,4 +104,4 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-__all__ = ["EMBEDDING", "WANTED", "read_embedding"]
+__all__ = ["EMBEDDING", "NUMBERS", "read_embedding", "read_numbers"]

@@ -4,7 +4,7 @@ face box, lip box ──masks──► AudioMasks, FaceLocator's feature ┐
 embedding [512] ──ImageProjection──► face tokens ──────────────┴─► FaceGuide ──hear──► Context
 
 The unguided pass has the tokens of nobody (an embedding of zeros) and no feature, as Hallo's. Not built again: its
-mixing of both rows' tokens in ReferenceNet (docs/design.md).
+mixing of both rows' tokens in ReferenceNet (docs/design.md, "Hallo's bugs, not rebuilt").
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import TEXT_STRENGTH, UNetConfig
 from .devices import place
-from .embedding import EMBEDDING, WANTED
+from .embedding import EMBEDDING, NUMBERS
 from .errors import InputError
 from .faces import DEFAULT_MARGIN, Face, Request, find_face
 from .masks import audio_masks, locator_mask
@@ -111,7 +111,8 @@ def place_face(
     """(boxes in the drawn `picture`, warnings). The face that `seen` chose, else the largest that a detector (`lbp`)
     finds, else PLACE, which is said."""
     if seen is not None and (face := seen.choice.face) is not None:
-        return Boxes(seen.crop.into(face.box), seen.crop.into(face.lip_box())), ()
+        boxes = Boxes(seen.crop.into(face.box), seen.crop.into(face.lip_box()))
+        return boxes, _small_lips(boxes.lips)
     asked = replace(detector or Request(), which="largest", margin=DEFAULT_MARGIN)
     try:
         face, notes = find_face(picture, asked, source).face, ()
@@ -123,7 +124,19 @@ def place_face(
             "may move in the wrong place",
         )
     assert face is not None  # which is not "whole"
-    return Boxes(face.box, face.lip_box()), notes
+    boxes = Boxes(face.box, face.lip_box())
+    return boxes, (*notes, *_small_lips(boxes.lips))
+
+
+def _small_lips(lips: Rect) -> tuple[str, ...]:
+    """A warning when the lips' mask is empty: its edges lie on whole pixels (masks.rectangle)."""
+    x, y, width, height = lips
+    if round(x) < round(x + width) and round(y) < round(y + height):
+        return ()
+    return (
+        f"the lips are {width:.2g} x {height:.2g} px of the drawn picture, which is 0 whole pixels, so Hallo's branch "
+        "for them moves nothing; draw larger, or cut closer around the face",
+    )
 
 
 def notes_on(config: UNetConfig, embedding: Any, text_scale: float | None) -> tuple[str, ...]:
@@ -132,7 +145,7 @@ def notes_on(config: UNetConfig, embedding: Any, text_scale: float | None) -> tu
     if config.context != "text" and embedding is None:
         said.append(
             "no face embedding was given, so the face tokens are nobody's and the likeness comes from the portrait "
-            f"alone; give {WANTED}"
+            f"alone; give {NUMBERS}"
         )
     if config.context == "face":
         said.append(

@@ -213,15 +213,16 @@ def warn(lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def told_what_to_do(kind: Any, what: str, size: tuple[int, int]) -> Iterator[None]:
-    """Out of memory, an error of `kind`, says so of `what`, drawn at `size` (W, H), and how to go on. It stays an error
-    of its kind, upon which a host frees its memory."""
+def told_what_to_do(kind: Any, what: str, size: tuple[int, int] | None = None) -> Iterator[None]:
+    """Out of memory, an error of `kind`, says so of `what` and how to go on: pictures of `size` (W, H); None: speech.
+    It stays an error of its kind, upon which a host frees its memory."""
+    where = "" if size is None else f" at {size[0]} x {size[1]} px"
+    less = "give a shorter recording" if size is None else "choose a smaller width and height in ReferenceNet Encode"
     try:
         yield
     except kind as error:
         raise type(error)(
-            f"{what} at {size[0]} x {size[1]} px ran out of memory; choose a smaller width and height in ReferenceNet "
-            "Encode, or fp16 in Load TBD Model, then queue again"
+            f"{what}{where} ran out of memory; {less}, or fp16 in Load TBD Model, then queue again"
         ) from error
 
 

@@ -22,7 +22,7 @@ from .flow import OnStep
 from .memory import peak_mb, ran_out
 from .offload import arrange
 from .parts import PartStore, fingerprint
-from .planning import Plan, plan
+from .planning import Plan, check, plan, think_over
 from .render import write_video
 from .speech import normalise, window_frames
 from .units import CLIP_FRAMES, FPS, MOTION_FRAMES
@@ -42,12 +42,15 @@ def generate(
 ) -> GenerateResult:
     """The whole job. Raises InputError for anything the user can mend; whatever `on_step` raises passes through, and
     what was finished by then is kept for the next run of the same command. `on_estimate` is told the memory it will
-    need, before a network is loaded."""
+    need, before a thinker is asked or a network is loaded."""
     began = time.monotonic()
-    job_plan = plan(options)
+    job_plan = check(options)
     height, width = job_plan.portrait.pixels.shape[2:]
     needed = estimate.Drawing.of(options, job_plan.config, (width, height), len(job_plan.stages) + 1)
     on_estimate(estimate.estimated(needed))
+    job_plan = think_over(job_plan)  # it may take minutes: not for a video that cannot be drawn
+    if options.thinker_stays:
+        estimate.estimated(needed)  # what stays is no longer free
     seen = job_plan.seen
     paste = seen.paste if seen else None
     if paste:

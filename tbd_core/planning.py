@@ -1,4 +1,5 @@
-"""What is asked → a Plan: all that can be wrong is checked and the thinking done, before a network is loaded."""
+"""What is asked → a Plan: all that can be wrong is checked (`check`) and the thinking done (`think_over`), before a
+network is loaded. A model that thinks is slow, and comes last: whoever can still refuse does so between the two."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Plan:
     guidance: float
     portrait: Portrait
     speech: Speech
-    warnings: tuple[str, ...]
+    said: tuple[str, ...]  # warnings about thought and prompts
+    notes: tuple[str, ...]  # all other warnings
     seen: Seen | None = None  # where the portrait was cut; None: nothing was asked of the face
     boxes: Boxes | None = None  # of face and lips, for Hallo's weights
     embedding: torch.Tensor | None = None  # [512], whose face it is, for Hallo's weights
@@ -63,6 +65,10 @@ class Plan:
     def num_clips(self) -> int:
         return num_clips(self.speech.num_frames)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self.said, *self.notes)
+
     def prompts(self) -> dict[str, Any]:
         """The words that guided, for the record."""
         two = {"coarse": self.stages[0], "fine": self.stages[1]} if not self.options.prompts else {}
@@ -70,7 +76,13 @@ class Plan:
 
 
 def plan(options: GenerateOptions) -> Plan:
-    """Check everything and think. Raises InputError; loads no network and imports torch only for the two inputs."""
+    """Check everything and think. Raises InputError; a thinker is the only network that is loaded."""
+    return think_over(check(options))
+
+
+def check(options: GenerateOptions) -> Plan:
+    """Check everything; the rules' words stand in for a thinker's, of the same number. Raises InputError; loads no
+    network and imports torch only for the two inputs."""
     check_options(options)
     about = store.read_about(options.model)
     config = store.read_config(options.model)
@@ -84,7 +96,6 @@ def plan(options: GenerateOptions) -> Plan:
             raise InputError(f"output {options.output} is also the {what}; give another output")
     check_portrait(options.portrait)
 
-    # The rules' words stand in until all is checked: a model that thinks is slow, and comes last.
     thought = think(options.emotion, options.intensity, options.subject, portrait=Path(options.portrait).name)
     stages, negative, said = settle_prompts(options, thought)
     steps = defaults.steps if options.steps is None else options.steps
@@ -94,9 +105,6 @@ def plan(options: GenerateOptions) -> Plan:
     portrait, seen = see_portrait(options, defaults.size)
     boxes, embedding, face_notes = see_face(options, config, portrait, seen)
     idle = gains_nothing(options.offload, pick_device(options.device))
-    if options.thinker != "rules":
-        thought = think_as_asked(options, seen)
-        stages, negative, said = settle_prompts(options, thought)
     return Plan(
         options=options,
         config=config,
@@ -108,12 +116,23 @@ def plan(options: GenerateOptions) -> Plan:
         guidance=defaults.guidance if options.guidance is None else options.guidance,
         portrait=portrait,
         speech=speech,
-        warnings=(*said, *portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle])),
+        said=said,
+        notes=(*portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle])),
         seen=seen,
         boxes=boxes,
         embedding=embedding,
         encoder=encoder,
     )
+
+
+def think_over(checked: Plan) -> Plan:
+    """The same plan with the words of the thinker that was asked for. Raises InputError."""
+    options = checked.options
+    if options.thinker == "rules":
+        return checked
+    thought = think_as_asked(options, checked.seen)
+    stages, negative, said = settle_prompts(options, thought)
+    return replace(checked, thought=thought, stages=stages, negative=negative, said=said)
 
 
 def see_portrait(options: GenerateOptions, square: int) -> tuple[Portrait, Seen | None]:
@@ -212,4 +231,4 @@ def settle_prompts(options: GenerateOptions, thought: Thought) -> tuple[tuple[st
     return (prompts.coarse, prompts.fine), prompts.negative, tuple(dict.fromkeys((*thought.warnings, *said)))
 
 
-__all__ = ["Plan", "check_options", "plan"]
+__all__ = ["Plan", "check", "check_options", "plan", "think_over"]

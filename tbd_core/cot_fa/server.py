@@ -3,7 +3,7 @@
 The answer is streamed (server-sent events), so that a cancel is heard between two tokens and a server that dies is
 noticed. A thread does the waiting, name look-up and connecting included; whoever asks looks up every quarter of a
 second and leaves when a limit is passed. Proxies of the environment are not used and redirections are not followed: the
-portrait goes to the address that was given and nowhere else.
+portrait and the key (`server_key.py`) go to the address that was given and nowhere else.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from ..errors import InputError
 from .answers import MOST_CHARACTERS, quote
 from .asking import Check, Message, UnansweredError
+from .server_key import NO_KEY, ServerKey, key_for
 
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Server:
         self.host = urlsplit(self.url).hostname or ""
         self.name = f"{self.model} at {self.host}"
         self.identity = ("server", self.url, self.model)
+        self.key = key_for(self.host, self.is_here)
 
     @property
     def is_here(self) -> bool:
@@ -67,7 +69,7 @@ class Server:
 
     def answer(self, messages: Sequence[Message], picture: Image.Image | None, check: Check) -> str:
         """As asking.Thinker's."""
-        stream = Stream()
+        stream = Stream(self.key)
         for piece in self._pieces(json.dumps(self._request(messages, picture)).encode(), check):
             stream.add(piece)
             if len(stream.text) > MOST_CHARACTERS:
@@ -92,7 +94,7 @@ class Server:
 
     def _pieces(self, body: bytes, check: Check) -> Iterator[bytes]:
         """The bytes of the answer as they come. Raises UnansweredError, and what `check` raises."""
-        call = Call(self.url, body, self.limits)
+        call = Call(self.url, body, self.limits, self.key)
         began = last = time.monotonic()
         received = 0
         try:
@@ -129,8 +131,8 @@ class Server:
 class Call:
     """One request in a thread of its own: `pieces` gets bytes, then None at the end, or an UnansweredError."""
 
-    def __init__(self, url: str, body: bytes, limits: Limits) -> None:
-        self.url, self.body, self.limits = url, body, limits
+    def __init__(self, url: str, body: bytes, limits: Limits, key: ServerKey) -> None:
+        self.url, self.body, self.limits, self.key = url, body, limits, key
         self.pieces: queue.Queue[bytes | None | UnansweredError] = queue.Queue(maxsize=64)
         self.connected, self.left = threading.Event(), threading.Event()
         address = urlsplit(url)
@@ -172,10 +174,10 @@ class Call:
             return
         self.connection.sock.settimeout(self.limits.token + 1)  # so that the thread ends by itself, too
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        self.connection.request("POST", self.path, self.body, headers)
+        self.connection.request("POST", self.path, self.body, headers | self.key.headers())
         response = self.connection.getresponse()
         if response.status != 200:
-            raise refusal(self.host, response.status, response.read(PIECE))
+            raise refusal(self.host, response.status, response.read(PIECE), self.key)
         while not self.left.is_set() and (piece := response.read1(PIECE)):
             self._put(piece)
 
@@ -188,7 +190,8 @@ class Call:
 class Stream:
     """Bytes of a streamed answer, or of one in a single object → its text so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: ServerKey = NO_KEY) -> None:
+        self.key = key
         self.text, self.rest, self.whole = "", b"", b""  # `rest`: of a line, `whole`: what is no event
         self.done = False
 
@@ -217,6 +220,7 @@ class Stream:
             self.whole += line
 
     def _event(self, data: bytes, part: str) -> None:
+        data = self.key.hide(data)
         try:
             event = json.loads(data)
         except (ValueError, RecursionError):
@@ -237,12 +241,13 @@ class Stream:
                 self.done |= bool(choice.get("finish_reason")) or part == "message"
 
 
-def refusal(host: str, status: int, body: bytes) -> UnansweredError:
-    text = body.decode("utf-8", "replace")
+def refusal(host: str, status: int, body: bytes, key: ServerKey) -> UnansweredError:
+    text = key.hide(body).decode("utf-8", "replace")
     try:
         said = error_text(json.loads(text))
     except (ValueError, RecursionError):
         said = quote(" ".join(text.split()))
+    said += f"; {key.way_out}" if status == 401 else ""
     return UnansweredError(f"{host} answered HTTP {status}: {said}", hopeless=status in NOT_HERE or 300 <= status < 400)
 
 

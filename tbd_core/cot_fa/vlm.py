@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..devices import check_device, pick_device, pick_dtype
 from ..errors import InputError, needed_packages
+from ..memory import ran_out
 from .answers import quote
 from .asking import Check, Message, UnansweredError
 
@@ -53,15 +54,15 @@ class VLM:
         self._loaded: tuple[Any, Any] | None = None
 
     def answer(self, messages: Sequence[Message], picture: Image.Image | None, check: Check) -> str:
-        """As asking.Thinker's; greedy. `check` is called before every token. Raises InputError when it cannot be
-        loaded."""
+        """As asking.Thinker's; greedy. `check` is called before every token. Whatever goes wrong with the model is an
+        UnansweredError: libraries and folders fail in kinds that nobody has listed, and none may lose the run."""
         import torch
 
         check()
         try:
             processor, model = self._load()
-        except torch.OutOfMemoryError as error:
-            raise UnansweredError(f"it does not fit into the memory of {self.device}", hopeless=True) from error
+        except Exception as error:
+            raise UnansweredError(self._unloaded(error), hopeless=True) from error
         check()
         stop, criteria = cancelling(check)
         try:
@@ -72,33 +73,47 @@ class VLM:
                 )
             new = made[0, inputs["input_ids"].shape[1] :]
             return processor.tokenizer.decode(new, skip_special_tokens=True)
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:  # out of memory is a RuntimeError
-            if error is stop.raised:
+        except Exception as error:
+            if error is stop.raised:  # a cancel is no failure of the model
                 raise
-            line = next(iter(str(error).splitlines()), "")
-            full = isinstance(error, torch.OutOfMemoryError)
-            raise UnansweredError(
-                f"it failed with {type(error).__name__}: {quote(line, 160)}", hopeless=full
-            ) from error
+            raise UnansweredError(f"it failed with {shown(error)}", hopeless=fails_again(error)) from error
 
     def close(self) -> None:
-        """Free it, unless it was told to stay."""
+        """Free it, and whatever stayed before it; unless it was told to stay."""
         self._loaded = None
         if self.stay:
             return
-        _staying.pop(self.identity, None)
+        _staying.clear()
         free()
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            staying = _staying.get(self.identity)
-            if staying is None and self.make_room:
-                self.make_room(room(self.folder))
-            self._loaded = staying or load(self.folder, self.device, self.dtype)
-            if self.stay and self.identity not in _staying:
-                _staying.clear()
+            if self.identity not in _staying:
+                if _staying:  # two would stand side by side, and room is made for one
+                    _staying.clear()
+                    free()
+                if self.make_room:
+                    self.make_room(room(self.folder))
+            self._loaded = _staying.get(self.identity) or load(self.folder, self.device, self.dtype)
+            if self.stay:
                 _staying[self.identity] = self._loaded
         return self._loaded
+
+    def _unloaded(self, error: Exception) -> str:
+        if ran_out(error):
+            return f"it does not fit into the memory of {self.device}"
+        return str(error) if isinstance(error, InputError) else f"it cannot be loaded ({shown(error)})"
+
+
+def shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {quote(next(iter(str(error).splitlines()), ''), 160)}"
+
+
+def fails_again(error: Exception) -> bool:
+    """Whether every other question would meet the same: memory, a package, a class or the chat template."""
+    from jinja2 import TemplateError  # torch brings it
+
+    return ran_out(error) or isinstance(error, (ImportError, AttributeError, TemplateError))
 
 
 def room(folder: Path) -> int:
@@ -153,9 +168,7 @@ def prepare(processor: Any, messages: Sequence[Message], picture: Image.Image | 
 
 
 def load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    """(processor, model) from `folder`, ready to be asked. Raises InputError."""
-    import torch
-
+    """(processor, model) from `folder`, ready to be asked. Raises InputError; a lack of memory stays what it is."""
     with needed_packages():
         import transformers
         from safetensors import SafetensorError
@@ -172,9 +185,9 @@ def load(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
     except ImportError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{folder} needs a package that is not installed ({line[:200]}); install it") from error
-    except torch.OutOfMemoryError:
-        raise
     except (*LOAD_ERRORS, SafetensorError) as error:
+        if ran_out(error):
+            raise
         line = " ".join(str(error).split())
         raise InputError(
             f"{folder} cannot be loaded ({type(error).__name__}: {line[:200]}); {TAKE_ANOTHER}, whole and unchanged"

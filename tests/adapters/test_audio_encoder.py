@@ -48,6 +48,21 @@ def test_the_folder_is_listed_and_its_encoder_hears(shelf, loader, run, hear, so
     assert heard.features.shape == (28, 2, 64) and heard.bundle is None
 
 
+def test_a_folder_as_transformers_stores_it_is_one_choice(shelf, loader, run, hear, sound):
+    (shelf / "wav2vec2" / "config.json").write_text('{"model_type": "wav2vec2", "num_attention_heads": 2}')
+    (shelf / "empty").mkdir()
+    listed = next(one for one in loader.GET_SCHEMA().inputs if one.id == "audio_encoder_name")
+    assert listed.options == ["wav2vec2", os.path.join("wav2vec2", "model.safetensors"), "whisper.safetensors"]
+    assert loader.validate_inputs("wav2vec2") is True and "is not among the 3 files" in loader.validate_inputs("empty")
+    encoder = run(loader, audio_encoder_name="wav2vec2", dtype="auto").args[0]
+    assert encoder.patcher.model.encoder.config.num_attention_heads == 2, "what config.json tells is heard"
+    assert hear(encoder, sound(0.8)).features.shape == (28, 2, 64)
+    before = loader.fingerprint_inputs("wav2vec2", dtype="auto")
+    assert before == loader.fingerprint_inputs("wav2vec2", dtype="auto")
+    os.utime(shelf / "wav2vec2" / "model.safetensors", ns=(1, 1))
+    assert loader.fingerprint_inputs("wav2vec2", dtype="auto") != before
+
+
 def test_another_file_of_the_same_name_is_loaded_anew(shelf, loader):
     before = loader.fingerprint_inputs("whisper.safetensors", dtype="auto")
     assert before == loader.fingerprint_inputs("whisper.safetensors", dtype="auto")
@@ -57,7 +72,7 @@ def test_another_file_of_the_same_name_is_loaded_anew(shelf, loader):
 
 
 def test_files_that_are_gone_or_another_networks_are_refused(shelf, loader, run):
-    expected = "'gone.pth' is not among the 2 files in models/audio_encoders; put a wav2vec 2.0 there"
+    expected = "'gone.pth' is not among the 2 files and folders in models/audio_encoders; put a wav2vec 2.0 there"
     assert loader.validate_inputs("gone.pth") == loader.fingerprint_inputs("gone.pth") == expected
     with pytest.raises(ValueError, match=expected):
         run(loader, audio_encoder_name="gone.pth", dtype="auto")

@@ -56,6 +56,26 @@ def test_a_cancel_ends_the_listening(hear, sound):
         hear(sound(0.8))
 
 
+def test_when_memory_runs_out_while_listening_or_looking_it_is_said_how_to_go_on(
+    look, hear, face, sound, bundle, monkeypatch
+):
+    import comfy.model_management as mm
+
+    def short_of_memory(*_, **__):
+        raise mm.OOM_EXCEPTION("no memory")
+
+    network = bundle.audio_encoder.patcher.model.encoder
+    monkeypatch.setattr(type(network), "forward", short_of_memory)
+    monkeypatch.setattr(type(network.feature_extractor), "forward", short_of_memory)
+    monkeypatch.setattr(type(bundle.vae), "encode", short_of_memory)
+    told = "listening to 0.8 s of speech ran out of memory; give a shorter recording, or fp16 in Load TBD Model"
+    with pytest.raises(mm.OOM_EXCEPTION, match=told):  # of its kind: ComfyUI unloads all models then
+        hear(sound(0.8))
+    told = "looking at the portrait at 64 x 64 px ran out of memory; choose a smaller width and height"
+    with pytest.raises(mm.OOM_EXCEPTION, match=told):
+        look(face)
+
+
 def test_the_portrait_is_cropped_encoded_and_looked_at(look, face, bundle):
     seen, cropped = look(face)
     assert cropped.shape == (1, 64, 64, 3) and seen.size == (64, 64)
@@ -185,11 +205,16 @@ def test_hallos_weights_are_told_where_the_face_is_and_whose(look_at, face, fold
     [
         ({"face_embedding": "nobody.npy"}, "'nobody.npy' is no file below ComfyUI's input folder; put it there"),
         ({"face_embedding": "../secret.npy"}, "'../secret.npy' is no file below ComfyUI's input folder"),
+        (
+            {"face_embedding": "who.ONNX"},
+            "who.ONNX is a recognition model, not its 512 numbers; give an embedding of 512",
+        ),
         ({"text_strength": 1.2}, "the text strength is 1.2; give a number from 0 to 1"),
     ],
 )
 def test_what_hallos_weights_cannot_be_told_is_refused(look_at, face, folders, changed, message):
     (folders / "secret.npy").write_bytes(b"")
+    (folders / "input" / "who.ONNX").write_bytes(b"model")
     with pytest.raises(ValueError, match=message):
         look_at(face, **changed)
 

@@ -193,6 +193,13 @@ def test_frames_of_any_size_of_the_crops_shape_go_back_where_it_was(drawn):
         assert (out[i, 65:135, 125:195] == colour).all()
 
 
+def test_grey_frames_go_back_as_grey():
+    found = cut_out(smooth(), box())
+    grey = smooth(64, 64)[..., :1]
+    out, coloured = (paste_back(frames, found.cutout)[0] for frames in (grey, grey.expand(-1, -1, -1, 3)))
+    assert torch.equal(out, coloured)
+
+
 def test_the_crop_put_back_as_it_is_is_the_picture():
     found = cut_out(smooth(), box(), 352, 352)
     out, _ = paste_back(found.image, found.cutout)
@@ -236,6 +243,7 @@ def test_an_odd_column_and_row_are_left_out_and_said():
     ("frames", "more", "message"),
     [
         ((2, 64, 96, 3), {}, r"the frames are 96 x 64 px, and what was cut out is 88 x 88 px; draw frames of the same"),
+        ((2, 64, 64, 2), {}, r"the frames have the shape \[2, 64, 64, 2\]; give frames x height x width x 1, 3 or 4"),
         ((2, 64, 64, 3), {"feather": 0.6}, "feather is 0.6; give a number from 0 to 0.5"),
         ((2, 64, 64, 3), {"free": 1e6}, r"2 frames of 300 x 200 px take 0\.00 GB of memory, 0\.00 GB are free; give"),
     ],

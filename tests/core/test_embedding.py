@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tbd_core.detectors import Face
-from tbd_core.embedding import read_embedding
+from tbd_core.embedding import read_embedding, read_numbers
 from tbd_core.errors import InputError
 
 
@@ -26,6 +26,8 @@ PICTURE = Image.new("RGB", (100, 100), (200, 100, 50))
         ("zeros.npy", np.zeros(512, np.float32), "holds 512 zeros, which is nobody's face"),
         ("code.npy", np.array([{"a": 1}], dtype=object), "cannot be read .*allow_pickle.*; give an embedding of 512"),
         ("two.safetensors", {"a": torch.ones(512), "b": torch.ones(512)}, r"holds \[\[512\], \[512\]\]"),
+        ("complex.npy", np.ones(512, np.complex64), "holds 512 complex numbers; give an embedding of 512 numbers"),
+        ("complex.safetensors", {"a": torch.ones(512, dtype=torch.complex64)}, "holds 512 complex numbers"),
         ("cut.safetensors", b"no header", "cannot be read .*; give an embedding of 512 numbers"),
     ],
 )
@@ -69,6 +71,26 @@ def insightface(monkeypatch, tmp_path):
     (tmp_path / "glintr100.onnx").write_bytes(b"model")
     asked["path"] = tmp_path / "glintr100.onnx"
     return asked
+
+
+def test_the_ending_may_be_written_large(insightface, tmp_path):
+    upper = insightface["path"].rename(tmp_path / "GLINTR100.ONNX")
+    assert read_embedding(upper, PICTURE, Face((20, 20, 60, 60), points=POINTS)).shape == (512,)
+    save_file({"embedding": torch.ones(512)}, tmp_path / "ONE.SAFETENSORS")
+    assert torch.equal(read_embedding(tmp_path / "ONE.SAFETENSORS"), torch.ones(512))
+
+
+@pytest.mark.parametrize("name", ["glintr100.onnx", "M.ONNX"])
+def test_a_host_reads_numbers_and_no_model(tmp_path, name):
+    (tmp_path / name).write_bytes(b"model")
+    with pytest.raises(InputError, match=f"^{name} is a recognition model, not its 512 numbers; give an") as caught:
+        read_numbers(tmp_path / name)
+    assert "--face-detector" not in str(caught.value)
+    np.save(tmp_path / "who.npy", np.ones(512))
+    assert torch.equal(read_numbers(tmp_path / "who.npy"), read_embedding(tmp_path / "who.npy"))
+    np.save(tmp_path / "short.npy", np.ones(9))
+    with pytest.raises(InputError, match=r"holds \[\[9\]\]; give .* \(.npy, .safetensors\), of one face$"):
+        read_numbers(tmp_path / "short.npy")
 
 
 def test_a_recognition_model_sees_the_face_aligned_by_its_five_points(insightface):

@@ -251,6 +251,14 @@ def test_a_drawing_without_room_is_refused_before_a_network_is_loaded(options, m
     assert not options.output.parent.exists()
 
 
+def test_a_thinker_that_stays_is_no_longer_free_memory(options, monkeypatch):
+    free = iter([10**12, 1_000_000])
+    monkeypatch.setattr(estimate, "free_memory", lambda device: next(free))
+    monkeypatch.setattr(pipeline.store, "load", lambda *_: pytest.fail("a network was loaded"))
+    with pytest.raises(InputError, match=r"on cpu .*, of which 1 MB are free; "):
+        pipeline.generate(replace(options, thinker_stays=True))
+
+
 def test_the_estimate_is_told_before_a_network_is_loaded(options, monkeypatch):
     told = []
 

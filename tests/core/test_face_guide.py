@@ -15,6 +15,7 @@ from tbd_core.crops import Seen, whole_crop
 from tbd_core.errors import InputError
 from tbd_core.face_guide import Boxes, guide_by, notes_on, place_face
 from tbd_core.faces import Choice, Face
+from tbd_core.masks import LIP_RATIO, rectangle
 from tbd_core.models.build import build
 from tbd_core.models.unet import UNet
 
@@ -143,6 +144,30 @@ def test_the_boxes_are_those_of_the_chosen_face_in_the_drawn_picture():
     boxes, notes = place_face(Image.new("RGB", (64, 64)), Seen(Choice(face, "found"), crop))
     assert notes == ()
     assert boxes.face == pytest.approx((16, 16, 32, 32)) and boxes.lips == pytest.approx((25.6, 38.4, 12.8, 6.4))
+
+
+@pytest.mark.parametrize(
+    ("lips", "empty"),
+    [
+        ((99, 99, 1, 1), True),
+        ((90, 120, 40, 1), True),
+        ((2, 1, 2, 2), True),
+        ((100, 100, 1, 1), False),
+        ((9, 9, 9, 9), False),
+    ],
+)
+def test_lips_too_small_for_a_mask_are_said(lips, empty):
+    """Drawn a third as large; 0.33 px may hold the edge of a whole one, or not."""
+    crop = whole_crop((192, 192), (64, 64))
+    face = Face((50, 50, 100, 100), lips=lips)
+    boxes, notes = place_face(Image.new("RGB", (64, 64)), Seen(Choice(face, "found"), crop))
+    assert (not rectangle(boxes.lips, (64, 64), LIP_RATIO).any()) is empty
+    assert len(notes) == int(empty)
+    if empty:
+        assert (
+            f"the lips are {lips[2] / 3:.2g} x {lips[3] / 3:.2g} px of the drawn picture, which is 0 whole pixels"
+            in notes[0]
+        )
 
 
 def test_a_face_is_looked_for_when_nothing_was_asked(root):

@@ -159,6 +159,9 @@ def test_out_of_memory_stays_of_its_kind_and_says_what_to_do():
     with pytest.raises(FullError, match=told) as caught, host.told_what_to_do(FullError, "clip 3/12", (512, 384)):
         raise FullError("tried to allocate 20 GiB")
     assert str(caught.value.__cause__) == "tried to allocate 20 GiB"
+    told = "listening to 3.0 s of speech ran out of memory; give a shorter recording, or fp16 in Load TBD Model"
+    with pytest.raises(FullError, match=told), host.told_what_to_do(FullError, "listening to 3.0 s of speech"):
+        raise FullError("tried to allocate 20 GiB")
     with pytest.raises(KeyError), host.told_what_to_do((), "clip 1/1", (64, 64)):
         raise KeyError
 

@@ -12,9 +12,11 @@ import pytest
 import soundfile
 from PIL import Image
 
+from tbd_core import estimate, pipeline
 from tbd_core.cli import main
 from tbd_core.config import GenerateOptions
 from tbd_core.cot_fa.think import think
+from tbd_core.errors import InputError
 from tbd_core.pipeline import plan
 
 
@@ -73,6 +75,30 @@ def test_a_face_that_was_chosen_is_what_the_server_sees(host, files, small_bundl
     assert len([text for text in plan(options).warnings if "by the rules" in text]) >= 3
     _, data = host.requests[0]["messages"][0]["content"][0]["image_url"]["url"].split(",")
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (40, 40)
+
+
+@pytest.mark.parametrize(("free", "asked"), [(1_000_000, False), (10**12, True)])
+def test_a_drawing_without_room_is_refused_before_the_server_is_asked(
+    host, files, small_bundle, monkeypatch, free, asked
+):
+    class LoadedError(Exception):
+        pass
+
+    def load(*_):
+        raise LoadedError
+
+    host.reply = stream(*events("no"))
+    monkeypatch.setattr(pipeline.store, "load", load)
+    monkeypatch.setattr(estimate, "free_memory", lambda device: free)
+    options = GenerateOptions(
+        portrait=files / "face.png", speech=files / "speech.wav", output=files / "out.mp4", model=small_bundle,
+        device="cpu", thinker="server", thinker_url=host.url, thinker_model="seer-of-room",
+    )  # fmt: skip
+    told = []
+    with pytest.raises(LoadedError if asked else InputError, match=None if asked else "of which 1 MB are free"):
+        pipeline.generate(options, on_estimate=lambda said: told.append((said, len(host.requests))))
+    assert [before for _, before in told] == ([0] if asked else [])
+    assert bool(host.requests) is asked
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,11 @@ def events(text: str) -> list[bytes]:
 
 
 class Host:
-    """A server whose `reply(handler, request)` does what a test wants; `requests` are the bodies that came."""
+    """A server whose `reply(handler, request)` does what a test wants; `requests` are the bodies that came, `keys` what
+    stood in Authorization."""
 
     def __init__(self):
-        self.requests, self.paths, self.reply, self.gone = [], [], None, threading.Event()
+        self.requests, self.paths, self.keys, self.reply, self.gone = [], [], [], None, threading.Event()
         host = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,6 +48,7 @@ class Host:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 host.requests.append(request)
                 host.paths.append(self.path)
+                host.keys.append(self.headers["Authorization"])
                 try:
                     host.reply(self, request)
                 except OSError:  # the asker hung up
