@@ -15,6 +15,7 @@ HUMO = f"{HUB}/Comfy-Org/HuMo_ComfyUI/resolve/main/split_files"
 SAMPLER = "uni_pc"  # of ComfyUI's own templates for Wan 2.2 S2V and HuMo
 LIGHT = f"{HUB}/Kijai/WanVideo_comfy/resolve/main/Lightx2v"
 
+SPLIT = "0.2"  # what the bundled model asks for: the coarse prompt leads for two of its ten steps
 OWN_FILES = "Put **Load Image** and **Load Audio** in place of *TBD Sample Inputs* for your own portrait and recording."
 UNTESTED = (
     "**The graph is validated by ComfyUI 0.8.0; we could not run it with the weights.** Missing models are named, with "
@@ -74,7 +75,7 @@ def whole(g: Graph, name: str, mode: str, note: str, height: int, by_hand: bool)
     g.column("3  Read and edit")
     texts = edit(g, builder, mode)
     g.column("4  Prompts in time")
-    positive, negative = schedule(g, texts, loader["CLIP"])
+    positive, negative = schedule(g, texts, loader["CLIP"], split=SPLIT)
     g.column("5  Draw")
     audio, reference = sound_and_face(g, loader, sample["portrait"], sample["speech"])
     drawn = g.add(
@@ -131,7 +132,7 @@ emotion in all three lanes.
         g.column(f"{index + 2}  {intensity}")
         builder = g.add("TBDPromptBuilder", emotion="happy", intensity=intensity)
         prompts = [builder["coarse"], builder["fine"]]
-        positive = g.add("TBDProgressiveScheduler", prompts=prompts, clip=loader["CLIP"])
+        positive = g.add("TBDProgressiveScheduler", prompts=prompts, clip=loader["CLIP"], split=SPLIT)
         negative = g.add("CLIPTextEncode", "Negative prompt", text=builder["negative"], clip=loader["CLIP"])
         drawn = g.add(
             "TBDSampler", model=loader["MODEL"], reference=reference["reference"], audio=audio["audio"],
@@ -169,7 +170,7 @@ A run that was stopped goes on where it was: set the index back to its case.""",
     builder = think(g, emotion=cases["emotion"], intensity=cases["intensity"])
     g.column("3  Prompts in time")
     loader = g.add("TBDModelLoader")
-    positive, negative = schedule(g, builder, loader["CLIP"])
+    positive, negative = schedule(g, builder, loader["CLIP"], split=SPLIT)
     g.column("4  Video")
     audio, reference = sound_and_face(g, loader, cases["portrait"], cases["speech"])
     g.add(
@@ -186,7 +187,7 @@ def ksampler(g: Graph) -> None:
 *TBD Apply Conditions* puts portrait, sound and motion on the prompts, and any sampler of ComfyUI draws the 14 frames
 of one clip. The second clip takes the first as *previous* and goes on from its last two frames.
 
-The bundled model wants **cfg 1.5**. *TBD Sampler* does all clips of a speech by itself; its noise is another one.
+The bundled model wants **cfg 1** and split 0.2. *TBD Sampler* does all clips of a speech by itself; its noise is another one.
 
 {OWN_FILES}""",
         320,
@@ -196,7 +197,7 @@ The bundled model wants **cfg 1.5**. *TBD Sampler* does all clips of a speech by
     builder = think(g, emotion="surprised", intensity="Intense")
     g.column("3  Prompts in time")
     run: dict[str, Any] = dict(steps=20, scheduler="simple")
-    positive, negative = schedule(g, builder, loader["CLIP"], model=loader["MODEL"], **run)
+    positive, negative = schedule(g, builder, loader["CLIP"], split=SPLIT, model=loader["MODEL"], **run)
     g.column("4  Conditions")
     audio, reference = sound_and_face(g, loader, sample["portrait"], sample["speech"])
     clips: list[Link] = []
@@ -209,7 +210,7 @@ The bundled model wants **cfg 1.5**. *TBD Sampler* does all clips of a speech by
         )  # fmt: skip
         drawn = g.add(
             "KSampler", model=loader["MODEL"], positive=given["positive"], negative=given["negative"],
-            latent_image=given["latent"], seed=index, cfg=1.5, sampler_name="euler", **run,
+            latent_image=given["latent"], seed=index, cfg=1.0, sampler_name="euler", **run,
         )  # fmt: skip
         clips.append(drawn["LATENT"])
     g.column("5  Video")
@@ -242,7 +243,7 @@ of *TBD Sample Inputs*, and set `face` to **largest** or **number** (they want s
     g.column("3  Think")
     builder = think(g, emotion="happy", intensity="Intense")
     g.column("4  Prompts in time")
-    positive, negative = schedule(g, builder, loader["CLIP"])
+    positive, negative = schedule(g, builder, loader["CLIP"], split=SPLIT)
     g.column("5  Draw")
     audio = g.add("TBDAudioEncode", audio_encoder=loader["audio_encoder"], audio=sample["speech"])
     reference = g.add(
