@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..config import AudioProjectionConfig
 from ..errors import InputError
 from . import key_maps
-from .sources import AGAIN, Source
+from .sources import Source
+from .weight_files import AGAIN, check_values
 
 
 if TYPE_CHECKING:
@@ -80,13 +81,8 @@ def read_encoder(path: str | Path, dtype: torch.dtype, device: torch.device | st
             network = wav2vec2(found.config)
         state = {}
         for key, theirs in found.keys.items():
-            value = source.read(theirs).float()
-            bad = value.numel() - int(torch.isfinite(value).sum())
-            if bad:
-                raise InputError(
-                    f"{path}: {theirs} has {bad} of {value.numel()} values that are NaN or infinite; the file is "
-                    "damaged: download it again"
-                )
+            value = source.read(theirs)
+            check_values(value, f"{path}: {theirs}")
             state[key] = value.to(device, dtype, copy=True)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

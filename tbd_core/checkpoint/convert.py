@@ -24,7 +24,8 @@ from .fresh import fresh, how
 from .plan import Plan, Step, plan
 from .recipe import FLOATS, MOST_SEED, Recipe, load_recipe
 from .report import Report, SourceReport, summary
-from .sources import DTYPES, Source, state
+from .sources import Source, state
+from .weight_files import DTYPES, check_values
 
 
 EXISTING = ("replace", "keep", "renew")
@@ -195,14 +196,7 @@ def value_of(made: Plan, step: Step) -> memoryview:
     else:
         value, where = fresh(made.networks[step.key.partition(".")[0]], step.key, made.seed), step.key
     value = value.reshape(step.shape)
-    if value.is_floating_point():
-        finite = torch.isfinite(value.float() if value.dtype.itemsize == 1 else value)  # fp8 knows no isfinite
-        bad = value.numel() - int(finite.sum())
-        if bad:
-            raise InputError(
-                f"{where} has {bad} of {value.numel()} values that are NaN or infinite; the file is damaged: download "
-                "it again"
-            )
+    check_values(value, where, step.dtype in FLOATS.values())
     kept = value.to(getattr(torch, DTYPES[step.dtype])).contiguous()
     if kept.is_floating_point() and not bool(torch.isfinite(kept).all()):
         largest = float(value.abs().max())

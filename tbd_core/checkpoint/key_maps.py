@@ -200,7 +200,7 @@ KINDS_OF_FILE: tuple[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bool]]
     ("a Think-Before-Draw bundle", lambda s: _any(r"audio_encoder\.")(s) and _any(r"denoising_unet\.")(s)),
     ("Hallo's net.pth", lambda s: _any(r"denoising_unet\.")(s) and _any(r"audioproj\.")(s)),
     ("a portrait animation's network", _any(r"(denoising_unet|reference_unet)\.")),
-    ("AnimateDiff's v1 or v3 motion module (no mid_block)", lambda s: _motion(s) and not _any(r"mid_block\.")(s)),
+    ("AnimateDiff's v1 or v3 motion module (no mid_block)", lambda s: _motion(s) and not _any(r"(.*\.)?mid_block\.")(s)),
     ("a motion module", _motion),
     ("an SD 1.x checkpoint", _any(r"model\.diffusion_model\.")),
     ("a diffusers folder", _any(r"(unet|vae|text_encoder)\.")),

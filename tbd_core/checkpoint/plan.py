@@ -17,7 +17,8 @@ from ..errors import InputError
 from . import key_maps
 from .fresh import can_start
 from .recipe import FLOATS, Part, Recipe
-from .sources import DTYPES, Source
+from .sources import Source
+from .weight_files import DTYPES
 
 
 if TYPE_CHECKING:
