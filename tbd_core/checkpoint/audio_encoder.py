@@ -165,12 +165,12 @@ def _keys(source: Source, config: dict[str, Any]) -> dict[str, str]:
     """The network's keys → the source's, every one of them, and none of the source's network left over."""
     import torch
 
-    from ..models.build import wav2vec2
+    from ..models.build import unbuildable, wav2vec2
 
     try:
         with torch.device("meta"):
             wanted = {key: tuple(value.shape) for key, value in wav2vec2(config).state_dict().items()}
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
+    except unbuildable() as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{source.path} describes no network that can be built ({reason}); {AGAIN}") from error
     inside = {f"audio_encoder.{key}": key for key in wanted}

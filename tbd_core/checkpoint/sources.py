@@ -1,7 +1,7 @@
 """Public weight files, in any of their layouts → names, shapes, and one tensor at a time.
 
 A source is a .safetensors, a .ckpt/.pth/.bin/.pt, or a folder: diffusers' (unet/, vae/, text_encoder/), transformers',
-or Hallo's (net.pth, or its parts: denoising_unet.pth, …). Keys of a folder's parts begin with the part's name ("unet.").
+or Hallo's (net.pth, or its parts: denoising_unet.pth, …). Keys of a folder's parts begin with the part's name: "unet.".
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
 from ..files import require_file

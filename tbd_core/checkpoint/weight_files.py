@@ -203,8 +203,8 @@ def open_file(path: Path) -> SafetensorsFile | PickleFile:
 
 
 def check_values(value: torch.Tensor, where: str, floats: bool = True) -> None:
-    """InputError: a value is not finite, or they are not of the sort that a network has there (`floats`; else whole
-    numbers). Quantised weights are whole numbers whose scale stands elsewhere, and of complex ones half would be lost."""
+    """InputError: a value is not finite, or they are not of the sort that a network has there (`floats`, or whole
+    numbers). Quantised weights are whole numbers whose scale stands elsewhere; of complex ones half would be lost."""
     import torch
 
     if value.is_floating_point() != floats:
