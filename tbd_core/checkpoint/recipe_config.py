@@ -34,7 +34,7 @@ def read_config(table: Mapping[str, Any], faults: list[str]) -> ModelConfig | No
         return None
     before = len(faults)
     for name, values in changes.items():
-        old = getattr(config, name, None)
+        old: Any = getattr(config, name, None)
         if not isinstance(values, dict) or not (is_dataclass(old) or isinstance(old, dict)):
             faults.append(f"unknown table config.{name}")
             continue
@@ -50,7 +50,7 @@ def read_config(table: Mapping[str, Any], faults: list[str]) -> ModelConfig | No
         elif not found:
             made = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
             try:
-                config = replace(config, **{name: replace(old, **made)})
+                config = replace(config, **{name: replace(old, **made)})  # pyright: ignore[reportArgumentType]
             except ValueError as error:
                 found = [f"config.{name}: {error}"]
         faults += found
@@ -87,7 +87,7 @@ def _fault(where: str, value: Any, like: Any, least: int) -> str | None:
     """What is wrong with a value that takes the place of `like`; None: nothing, or `like` does not tell. Whole numbers
     begin at `least`."""
     many = isinstance(like, (tuple, list)) and len(like) > 0
-    sort = type(like[0]) if many else type(like)
+    sort = type(next(iter(like)) if many else like)
     if sort not in SORTS:
         return None
     ones = value if many and isinstance(value, list) else [value]

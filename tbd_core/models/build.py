@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
 # Arguments of transformers' CLIPTextConfig and Wav2Vec2Config that no configuration changes: CLIP's words, and none of
 # the tricks of training.
-TEXT_FIXED = dict(
+TEXT_FIXED: dict[str, Any] = dict(
     vocab_size=CLIP_VOCABULARY, max_position_embeddings=TEXT_TOKENS, bos_token_id=CLIP_BEGIN, eos_token_id=CLIP_END,
     pad_token_id=CLIP_END,
 )  # fmt: skip
-HEARING_FIXED = dict(
+HEARING_FIXED: dict[str, Any] = dict(
     hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, layerdrop=0.0,
     apply_spec_augment=False,
 )  # fmt: skip
