@@ -40,7 +40,7 @@ time.sleep(0.1)
 before = dict(most)
 began = time.monotonic()
 try:
-    report = convert(sys.argv[2], json.loads(sys.argv[3]), sys.argv[4])
+    report = convert(sys.argv[2], json.loads(sys.argv[3]), sys.argv[4], existing="replace")
 finally:
     done.set()
     watcher.join()

@@ -135,6 +135,7 @@ class TBDConvert(io.ComfyNode):
         cls, recipe, sd, vae, text, motion, hallo, wav2vec2, paths, dtype, fresh_seed, name, replace
     ) -> io.NodeOutput:
         from ..tbd_core.checkpoint.convert import convert  # not at ComfyUI's start
+        from ..tbd_core.checkpoint.report import every_key
         from ..tbd_core.checkpoint.report import text as told
 
         chosen = dict(sd=sd, vae=vae, text=text, motion=motion, hallo=hallo, wav2vec2=wav2vec2)
@@ -148,6 +149,7 @@ class TBDConvert(io.ComfyNode):
                 existing="renew" if replace else "keep",
             )  # fmt: skip
         warn([*notes, *made.warnings])
-        report = "\n".join([told(made.to_dict()), *(f"warning: {note}" for note in notes)])
-        comfy_bridge.say(report)
-        return io.NodeOutput(output.relative_to(bundles).as_posix(), report, ui=ui.PreviewText(report))
+        short = "\n".join([told(made.to_dict()), *(f"warning: {note}" for note in notes)])
+        comfy_bridge.say(short)
+        report = "\n".join(filter(None, (short, every_key(made.to_dict()))))
+        return io.NodeOutput(output.relative_to(bundles).as_posix(), report, ui=ui.PreviewText(short))

@@ -206,6 +206,7 @@ def _convert_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--dtype", default="fp16", help="fp16 (default), bf16 or fp32")
     made.add_argument("--seed", type=whole, default=0, help="of what starts fresh")
     made.add_argument("--dry-run", action="store_true", help="plan and tell, write nothing")
+    made.add_argument("--replace", action="store_true", help="write over an output that was made of other files")
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -384,12 +385,12 @@ def run_convert(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         report = convert(
             arguments.recipe, dict(arguments.source), arguments.output, arguments.dtype, arguments.seed,
-            arguments.dry_run, on_tensor,
+            arguments.dry_run, on_tensor, "renew" if arguments.replace else "keep",
         )  # fmt: skip
     finally:
         if bar is not None:
             bar.close()
-    return {**report.to_dict(), "written": not arguments.dry_run}
+    return {**report.to_dict(), "written": report.outcome in ("written", "replaced")}
 
 
 def show_convert(result: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..config import AudioProjectionConfig
 from ..errors import InputError
 from . import key_maps
-from .sources import AGAIN, Source
+from .sources import Source
+from .weight_files import AGAIN, check_values
 
 
 if TYPE_CHECKING:
@@ -80,13 +81,8 @@ def read_encoder(path: str | Path, dtype: torch.dtype, device: torch.device | st
             network = wav2vec2(found.config)
         state = {}
         for key, theirs in found.keys.items():
-            value = source.read(theirs).float()
-            bad = value.numel() - int(torch.isfinite(value).sum())
-            if bad:
-                raise InputError(
-                    f"{path}: {theirs} has {bad} of {value.numel()} values that are NaN or infinite; the file is "
-                    "damaged: download it again"
-                )
+            value = source.read(theirs)
+            check_values(value, f"{path}: {theirs}")
             state[key] = value.to(device, dtype, copy=True)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
@@ -169,12 +165,12 @@ def _keys(source: Source, config: dict[str, Any]) -> dict[str, str]:
     """The network's keys → the source's, every one of them, and none of the source's network left over."""
     import torch
 
-    from ..models.build import wav2vec2
+    from ..models.build import unbuildable, wav2vec2
 
     try:
         with torch.device("meta"):
             wanted = {key: tuple(value.shape) for key, value in wav2vec2(config).state_dict().items()}
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
+    except unbuildable() as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{source.path} describes no network that can be built ({reason}); {AGAIN}") from error
     inside = {f"audio_encoder.{key}": key for key in wanted}

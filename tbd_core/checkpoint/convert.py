@@ -24,7 +24,8 @@ from .fresh import fresh, how
 from .plan import Plan, Step, plan
 from .recipe import FLOATS, MOST_SEED, Recipe, load_recipe
 from .report import Report, SourceReport, summary
-from .sources import DTYPES, Source, state
+from .sources import Source, state
+from .weight_files import DTYPES, check_values
 
 
 EXISTING = ("replace", "keep", "renew")
@@ -33,7 +34,7 @@ Progress = Callable[[int, int], None]  # tensors written, tensors in all
 
 def convert(
     recipe: str | Path | Recipe, given: Mapping[str, str | Path], output: str | Path, dtype: str = "fp16",
-    seed: int = 0, dry_run: bool = False, on_tensor: Progress | None = None, existing: str = "replace",
+    seed: int = 0, dry_run: bool = False, on_tensor: Progress | None = None, existing: str = "keep",
 ) -> Report:  # fmt: skip
     """Write the bundle `output` (.safetensors), whole or not at all, and tell what is in it.
 
@@ -44,7 +45,8 @@ def convert(
     dry_run  only plan and tell
     existing what becomes of a file `output` that is there: replace (write anew), keep (leave it if it was made of the
              same, else InputError) or renew (leave it if it was made of the same, else replace)
-    InputError: a source is not what the recipe takes, damaged, or holds code, NaN or infinity; the disk is full.
+    InputError: a source is not what the recipe takes, damaged, holds code, NaN or infinity, or is `output` itself; the
+    disk is full.
     """
     if existing not in EXISTING:
         raise ValueError(f"existing is {existing!r}; choose {', '.join(EXISTING)}")
@@ -55,6 +57,7 @@ def convert(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     output = check_new_file(output, ".safetensors")
     with opened(recipe, given) as (sources, warnings):
+        check_no_source(output, sources, given)
         made = plan(recipe, sources, dtype, seed)
         report = tell(made, output, warnings)
         if dry_run:
@@ -116,6 +119,19 @@ def opened(recipe: Recipe, given: Mapping[str, str | Path]) -> Iterator[tuple[di
         yield sources, warnings
 
 
+def check_no_source(output: Path, sources: Mapping[str, Source], given: Mapping[str, str | Path]) -> None:
+    """InputError when `output` is a file that a source is read from, by whatever name or link."""
+    if not output.exists():
+        return
+    places = {name: [Path(path)] for name, path in given.items()}
+    for name, source in sources.items():
+        places.setdefault(name, []).extend(file.path for file in source.files)
+    for name, paths in places.items():
+        same = next((path for path in paths if path.exists() and output.samefile(path)), None)
+        if same:
+            raise InputError(f"output {output} is a file of source {name} ({same}); choose another output")
+
+
 def tell(made: Plan, output: Path, warnings: Sequence[str]) -> Report:
     """The plan as a report."""
     reports = {}
@@ -140,6 +156,7 @@ def tell(made: Plan, output: Path, warnings: Sequence[str]) -> Report:
     unexpected = {name: len(report.unexpected) for name, report in reports.items() if report.unexpected}
     warnings = [
         *warnings,
+        *made.doubts,
         *(f"source {name} has {n} keys that fit nothing known; they are left out" for name, n in unexpected.items()),
     ]
     starts = {step.key: how(step.key, made.seed) for step in made.steps if step.source is None}
@@ -195,14 +212,7 @@ def value_of(made: Plan, step: Step) -> memoryview:
     else:
         value, where = fresh(made.networks[step.key.partition(".")[0]], step.key, made.seed), step.key
     value = value.reshape(step.shape)
-    if value.is_floating_point():
-        finite = torch.isfinite(value.float() if value.dtype.itemsize == 1 else value)  # fp8 knows no isfinite
-        bad = value.numel() - int(finite.sum())
-        if bad:
-            raise InputError(
-                f"{where} has {bad} of {value.numel()} values that are NaN or infinite; the file is damaged: download "
-                "it again"
-            )
+    check_values(value, where, step.dtype in FLOATS.values())
     kept = value.to(getattr(torch, DTYPES[step.dtype])).contiguous()
     if kept.is_floating_point() and not bool(torch.isfinite(kept).all()):
         largest = float(value.abs().max())

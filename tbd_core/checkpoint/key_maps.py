@@ -175,7 +175,7 @@ TEXT_KEYS = (
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
     "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
 )
-SDXL, SD2 = "SDXL", "SD 2.x"
+SDXL, SD2, SD1 = "SDXL", "SD 2.x", "an SD 1.x checkpoint"
 
 
 def _any(pattern: str) -> Callable[[Mapping[str, tuple[int, ...]]], bool]:
@@ -200,9 +200,12 @@ KINDS_OF_FILE: tuple[tuple[str, Callable[[Mapping[str, tuple[int, ...]]], bool]]
     ("a Think-Before-Draw bundle", lambda s: _any(r"audio_encoder\.")(s) and _any(r"denoising_unet\.")(s)),
     ("Hallo's net.pth", lambda s: _any(r"denoising_unet\.")(s) and _any(r"audioproj\.")(s)),
     ("a portrait animation's network", _any(r"(denoising_unet|reference_unet)\.")),
-    ("AnimateDiff's v1 or v3 motion module (no mid_block)", lambda s: _motion(s) and not _any(r"mid_block\.")(s)),
+    (
+        "AnimateDiff's v1 or v3 motion module (no mid_block)",
+        lambda s: _motion(s) and not _any(r"(.*\.)?mid_block\.")(s),
+    ),
     ("a motion module", _motion),
-    ("an SD 1.x checkpoint", _any(r"model\.diffusion_model\.")),
+    (SD1, _any(r"model\.diffusion_model\.")),
     ("a diffusers folder", _any(r"(unet|vae|text_encoder)\.")),
     ("a U-Net", lambda s: _any(r"(up_blocks|output_blocks)\.")(s) and not _any(r"encoder\.")(s)),
     ("a VAE", _any(r"(encoder|decoder)\.(mid|down|up)")),

@@ -17,7 +17,8 @@ from ..errors import InputError
 from . import key_maps
 from .fresh import can_start
 from .recipe import FLOATS, Part, Recipe
-from .sources import DTYPES, Source
+from .sources import Source
+from .weight_files import DTYPES
 
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ TOLD = {
         key: key for key in ("num_attention_heads", "do_stable_layer_norm", "feat_extract_norm", "hidden_act")
     },
 }
+MODEL_TYPES = {"clip-text": ("clip_text_model", "clip"), "wav2vec2": ("wav2vec2",)}  # of a config.json, by kind
+
+# Fields of two parts of a configuration that must be the same: (of a ModelConfig, network of the other, its field).
+EQUAL = (
+    ("audio_projection.layers", "audio_encoder", "num_hidden_layers"),
+    ("audio_projection.channels", "audio_encoder", "hidden_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class Plan:
     layouts: dict[str, dict[str, str]]  # source → kind → the spelling found
     known: dict[str, set[str]]  # source → keys that the kinds taken from it have
     missing: tuple[str, ...]
+    doubts: tuple[str, ...]  # what names and shapes cannot tell
     dtype: str
     seed: int
 
@@ -74,9 +83,28 @@ def networks_of(config: ModelConfig) -> dict[str, nn.Module]:
         return dict(build(config).items())
 
 
+def checked_networks(recipe: Recipe) -> dict[str, nn.Module]:
+    """`networks_of` the recipe. InputError: they cannot be built, or do not fit each other."""
+    from ..models.build import unbuildable
+
+    try:
+        networks = networks_of(recipe.config)
+    except unbuildable() as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"recipe {recipe.name}: its config describes no model ({reason}); mend its values") from error
+    for field, network, theirs in EQUAL:
+        table, _, name = field.partition(".")
+        own, other = getattr(getattr(recipe.config, table), name), getattr(networks[network].config, theirs)
+        if own != other:
+            raise InputError(
+                f"recipe {recipe.name}: config.{field} is {own}, config.{network}.{theirs} {other}; make them equal"
+            )
+    return networks
+
+
 def plan(recipe: Recipe, sources: Mapping[str, Source], dtype: str = "fp16", seed: int = 0) -> Plan:
     """Where each tensor comes from. InputError: keys no part gives, or sources that do not fit, each with counts."""
-    networks = networks_of(recipe.config)
+    networks = checked_networks(recipe)
     wanted = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     by_part: dict[int, list[str]] = {}
     for key in wanted:
@@ -88,7 +116,7 @@ def plan(recipe: Recipe, sources: Mapping[str, Source], dtype: str = "fp16", see
     if idle:
         raise InputError(f"recipe {recipe.name} has parts that fit no key: {', '.join(idle)}; mend or remove them")
 
-    steps, layouts, known, missing, faults = [], {}, {}, [], []
+    steps, layouts, known, missing, faults, doubts = [], {}, {}, [], [], {}
     for i, keys in sorted(by_part.items()):
         part = recipe.parts[i]
         shapes = {key: tuple(wanted[key].shape) for key in keys}
@@ -107,6 +135,7 @@ def plan(recipe: Recipe, sources: Mapping[str, Source], dtype: str = "fp16", see
                 faults.append(fault)
             else:
                 told(source, part.take, recipe.config, networks)
+                doubts |= dict.fromkeys(doubtful(source, part.take, found))
             missing += [key for key in keys if key not in found]
         steps += [
             Step(key, shapes[key], kinds[key], sources[part.source].name if key in found else None, found.get(key, ""))
@@ -122,7 +151,9 @@ def plan(recipe: Recipe, sources: Mapping[str, Source], dtype: str = "fp16", see
     # Wide types first, as safetensors writes them: each tensor then lies at a multiple of its own width.
     order = {name: i for i, name in enumerate(dict.fromkeys(source.name for source in sources.values()))}
     steps.sort(key=lambda step: (step.dtype in FLOATS.values(), order.get(step.source or "", len(order))))
-    return Plan(recipe, dict(sources), networks, tuple(steps), layouts, known, tuple(missing), dtype, seed)
+    return Plan(
+        recipe, dict(sources), networks, tuple(steps), layouts, known, tuple(missing), tuple(doubts), dtype, seed
+    )
 
 
 def stored(dtype: torch.dtype) -> str:
@@ -158,18 +189,39 @@ def fit(
 
 def told(source: Source, take: str, config: ModelConfig, networks: Mapping[str, Any]) -> None:
     """InputError when a folder's config.json tells of another network than the recipe's."""
+    theirs = config_of(source, take)
     kind = "sd-unet" if take == "sd-text-attention" else take
-    place, ours = {
-        "sd-unet": ("unet", config.unet),
-        "sd-vae": ("vae", networks["vae"].config),
-        "clip-text": ("text_encoder", networks["text_encoder"].config),
-        "wav2vec2": ("", networks["audio_encoder"].config),
-    }.get(kind, ("", None))
-    theirs = source.configs.get(place, source.configs.get("", {}))
-    differ = [
+    ours = {
+        "sd-unet": config.unet,
+        "sd-vae": networks["vae"].config,
+        "clip-text": networks["text_encoder"].config,
+        "wav2vec2": networks["audio_encoder"].config,
+    }.get(kind)
+    types, model_type = MODEL_TYPES.get(kind, ()), theirs.get("model_type")
+    foreign = types and model_type not in (None, *types)
+    differ = [f"model_type {model_type} (must be {' or '.join(types)})"] if foreign else []
+    differ += [
         f"{name} {theirs[name]} (must be {getattr(ours, own)})"
         for name, own in TOLD.get(kind, {}).items()
         if name in theirs and theirs[name] != getattr(ours, own)
     ]
     if differ:
         raise InputError(f"{source.path}: its config.json says {', '.join(differ)}; give the files the recipe names")
+
+
+def config_of(source: Source, take: str) -> dict[str, Any]:
+    """The config.json beside the weights of a kind; {} when there is none."""
+    place = {"sd-unet": "unet", "sd-text-attention": "unet", "sd-vae": "vae", "clip-text": "text_encoder"}.get(take, "")
+    return source.configs.get(place, source.configs.get("", {}))
+
+
+def doubtful(source: Source, take: str, found: Mapping[str, str]) -> list[str]:
+    """What nothing but a config.json tells, where there is none: another model's file has the same names and shapes."""
+    if config_of(source, take):
+        return []
+    alone = key_maps.identify(source.shapes) != key_maps.SD1
+    if take == "sd-vae" and alone:
+        return [f"source {source.name} has no config.json: SDXL's autoencoder looks the same; use sd-vae-ft-mse"]
+    if take == "wav2vec2" and not any(key.startswith("wav2vec2.") for key in found.values()):
+        return [f"source {source.name} has no config.json: a HuBERT looks the same; use wav2vec2-base-960h"]
+    return []

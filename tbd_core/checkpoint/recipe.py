@@ -11,14 +11,15 @@ preset             tiny or sd15; [config.unet], [config.scheduler], … change s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..config import PRESETS, ModelConfig
+from ..config import ModelConfig
 from ..errors import InputError, needed_packages
 from ..files import require_file
+from .recipe_config import read_config, unknown
 
 
 FLOATS = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}  # types that a bundle may have: our names -> safetensors'
@@ -89,14 +90,14 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def read_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     """InputError lists every fault of the table."""
-    faults = _unknown(table, TOP, "")
+    faults = unknown(table, TOP, "")
     needed = (("name", str, "a text"), ("sources", dict, "a table"), ("parts", list, "a list"))
     broken = [f"{key} is missing or not {what}" for key, kind, what in needed if not isinstance(table.get(key), kind)]
     if broken:
         raise _refused(where, faults + broken)
     sources = _sources(table["sources"], faults)
     parts = [_part(f"parts[{i}]", part, sources, faults) for i, part in enumerate(table["parts"], start=1)]
-    config = _config(table, faults)
+    config = read_config(table, faults)
     if faults or config is None:
         raise _refused(where, faults)
     made = tuple(part for part in parts if part)
@@ -107,11 +108,6 @@ def _refused(where: str, faults: list[str]) -> InputError:
     return InputError(f"recipe {where} has {len(faults)} faults: {'; '.join(faults)}; mend them and try again")
 
 
-def _unknown(table: Mapping[str, Any], known: set[str], before: str) -> list[str]:
-    names = ", ".join(sorted(known))
-    return [f"unknown key {before}{key} (known are {names})" for key in table if key not in known]
-
-
 def _sources(table: Mapping[str, Any], faults: list[str]) -> dict[str, Wanted]:
     made = {}
     for name, value in table.items():
@@ -119,8 +115,8 @@ def _sources(table: Mapping[str, Any], faults: list[str]) -> dict[str, Wanted]:
         if not isinstance(value, dict):
             faults.append(f"sources.{name} is neither a text nor a table")
             continue
-        faults += _unknown(value, SOURCE, f"sources.{name}.")
-        if "instead" in value and value["instead"] not in table:
+        faults += unknown(value, SOURCE, f"sources.{name}.")
+        if "instead" in value and value["instead"] not in tuple(table):
             faults.append(f"sources.{name}.instead is {value['instead']!r}, which is no source of this recipe")
         made[name] = Wanted(str(value.get("about", "")), value.get("instead"))
     return made
@@ -133,48 +129,17 @@ def _part(where: str, table: Any, sources: Mapping[str, Wanted], faults: list[st
     from .key_maps import LAYOUTS
 
     before = len(faults)
-    faults += _unknown(table, PART, f"{where}.")
+    faults += unknown(table, PART, f"{where}.")
     if "start" in table:
         if table["start"] != "fresh" or "source" in table or "take" in table:
             faults.append(f'{where}: start is "fresh" alone, without source and take')
     else:
-        if table.get("source") not in sources:
+        if table.get("source") not in tuple(sources):
             faults.append(f"{where}.source is {table.get('source')!r}; choose one of {', '.join(sources)}")
-        if table.get("take") not in LAYOUTS:
+        if table.get("take") not in tuple(LAYOUTS):
             faults.append(f"{where}.take is {table.get('take')!r}; choose one of {', '.join(LAYOUTS)}")
     if table.get("missing", "refuse") not in ("refuse", "fresh"):
         faults.append(f"{where}.missing is {table['missing']!r}; choose refuse or fresh")
     if len(faults) > before:
         return None
     return Part(table["to"], table.get("source"), table.get("take", ""), table.get("missing", "refuse"))
-
-
-def _config(table: Mapping[str, Any], faults: list[str]) -> ModelConfig | None:
-    """The preset with the recipe's changes."""
-    preset = table.get("preset", "sd15")
-    if preset not in PRESETS:
-        faults.append(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
-        return None
-    config, changes = PRESETS[preset](), table.get("config", {})
-    if not isinstance(changes, dict):
-        faults.append("config is no table")
-        return None
-    before = len(faults)
-    made = {}
-    for name, values in changes.items():
-        old = getattr(config, name, None)
-        if not isinstance(values, dict) or not (is_dataclass(old) or isinstance(old, dict)):
-            faults.append(f"unknown table config.{name}")
-        elif isinstance(old, dict):
-            made[name] = old | values  # arguments of diffusers' and transformers' classes, which check them
-        else:
-            faults += _unknown(values, {field.name for field in fields(old)}, f"config.{name}.")
-            made[name] = (old, {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    if len(faults) > before:
-        return None
-    try:
-        changed = {k: replace(v[0], **v[1]) if isinstance(v, tuple) else v for k, v in made.items()}
-        return replace(config, **changed)
-    except (ValueError, TypeError) as error:
-        faults.append(f"config: {error}")
-        return None

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
-SHOWN = 3  # names of a list; the JSON has all
+SHOWN = 3  # names of a list in a summary
+MOST = 1000  # of a list where every key is told; the JSON has all
 OUTCOMES = {
     "planned": "not written (dry run)",
     "written": "written",
@@ -95,6 +96,21 @@ def text(report: dict[str, Any]) -> str:
     if report["missing"]:
         lines.append(f"  missing, starts fresh: {len(report['missing'])} keys ({_names(report['missing'])})")
     return "\n".join(lines + [f"warning: {warning}" for warning in report["warnings"]])
+
+
+def every_key(report: dict[str, Any]) -> str:
+    """One line for each key that is dead, unexpected or missing, from `Report.to_dict()`: what `text` only counts."""
+    lists = {
+        f"{kind} in {name}": source[kind]
+        for name, source in report["sources"].items()
+        for kind in ("dead", "unexpected")
+    }
+    lines = []
+    for title, keys in {**lists, "missing, starts fresh": report["missing"]}.items():
+        lines += [f"{title}: {key}" for key in keys[:MOST]]
+        if len(keys) > MOST:
+            lines.append(f"{title}: {len(keys) - MOST} more; `tbd convert --dry-run --json` tells all {len(keys)}")
+    return "\n".join(lines)
 
 
 def origin(converted: dict[str, Any]) -> list[str]:

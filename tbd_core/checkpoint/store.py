@@ -44,10 +44,9 @@ def read_header(path: Path, wanted: str = BUNDLE) -> dict[str, Any]:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
         tensors = [value for key, value in header.items() if key != "__metadata__"]
-        ends = [int(value["data_offsets"][1]) for value in tensors]
-        shapes_are_numbers = all(isinstance(n, int) for value in tensors for n in value["shape"])
-        if not shapes_are_numbers or not isinstance(header.get("__metadata__", {}), dict):
+        if not all(map(_sound, tensors)) or not isinstance(header.get("__metadata__", {}), dict):
             raise ValueError("another form of header")
+        ends = [value["data_offsets"][1] for value in tensors]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(f"{path} ({size} bytes) is not a safetensors file; give {wanted}") from error
     except OSError as error:
@@ -56,6 +55,14 @@ def read_header(path: Path, wanted: str = BUNDLE) -> dict[str, Any]:
     if size != expected:
         raise InputError(f"{path} has {size} bytes but its header promises {expected}; copy or download it again")
     return header
+
+
+def _sound(entry: dict[str, Any]) -> bool:
+    """Whether a tensor's entry in a header has the form it must have."""
+    begin, end = entry["data_offsets"]
+    numbers = (*entry["shape"], begin, end)
+    whole = all(type(n) is int and n >= 0 for n in numbers)  # (True is an int too)
+    return whole and begin <= end and isinstance(entry["dtype"], str) and isinstance(entry["shape"], list)
 
 
 def identity(path: Path) -> list[Any]:
@@ -76,7 +83,7 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(entry)
         version = about.get("format")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} has an unreadable Think-Before-Draw header ({error}); {WAY_OUT}") from error
     if version != FORMAT:
         raise InputError(f"{path} has bundle format {version}; this version reads {FORMAT}; {WAY_OUT}")

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from .autoencoder import FoldedAutoencoderKL
 
 CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
+# Arguments of transformers' CLIPTextConfig and Wav2Vec2Config that no configuration changes: CLIP's words, and none of
+# the tricks of training.
+TEXT_FIXED: dict[str, Any] = dict(
+    vocab_size=CLIP_VOCABULARY, max_position_embeddings=TEXT_TOKENS, bos_token_id=CLIP_BEGIN, eos_token_id=CLIP_END,
+    pad_token_id=CLIP_END,
+)  # fmt: skip
+HEARING_FIXED: dict[str, Any] = dict(
+    hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, layerdrop=0.0,
+    apply_spec_augment=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,14 @@ def reference_config(config: UNetConfig) -> UNetConfig:
     return replace(config, audio="none", motion=False, context="text" if config.context == "text" else "face")
 
 
+def unbuildable() -> tuple[type[Exception], ...]:
+    """What the networks' classes raise for values they cannot take; transformers 5 has errors of its own."""
+    from huggingface_hub import errors
+
+    own = getattr(errors, "StrictDataclassError", ValueError)
+    return (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, own)
+
+
 def build_vae(config: ModelConfig) -> FoldedAutoencoderKL:
     from .autoencoder import FoldedAutoencoderKL
 
@@ -66,16 +84,7 @@ def build_vae(config: ModelConfig) -> FoldedAutoencoderKL:
 def build_text_encoder(config: ModelConfig) -> CLIPTextModel:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=CLIP_VOCABULARY,
-            max_position_embeddings=TEXT_TOKENS,
-            bos_token_id=CLIP_BEGIN,
-            eos_token_id=CLIP_END,
-            pad_token_id=CLIP_END,
-            **config.text_encoder,
-        )
-    )
+    return CLIPTextModel(CLIPTextConfig(**TEXT_FIXED, **config.text_encoder))
 
 
 def build_audio_encoder(config: ModelConfig) -> Wav2Vec2Model:
@@ -86,10 +95,7 @@ def wav2vec2(values: dict[str, Any]) -> Wav2Vec2Model:
     """Of these arguments of transformers' Wav2Vec2Config, without the tricks of training."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    no_dropout = dict.fromkeys(
-        ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"), 0.0
-    )
-    return Wav2Vec2Model(Wav2Vec2Config(**values, **no_dropout, apply_spec_augment=False))
+    return Wav2Vec2Model(Wav2Vec2Config(**values, **HEARING_FIXED))
 
 
 def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple[UNet, UNet]:

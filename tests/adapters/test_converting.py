@@ -122,6 +122,8 @@ def test_the_bundle_is_in_the_loaders_list_and_says_what_it_is_but_no_path_of_th
     assert name == "tbd_paper-init_fp32.safetensors" and name in comfy_bridge.bundle_names()
     assert "tensors as fp32, " in report and "GB, written\n" in report and "taken: denoising_unet 448" in report
     assert "warning: source vae was not given; it is taken from sd" in report
+    dead = [line for line in report.splitlines() if line.startswith("dead in motion: ")]
+    assert len(dead) == 140 and all(".motion_modules." in line for line in dead)
     path = comfy_bridge.bundle_path(name)
     assert store.read_drawable(path).to_dict() == config.to_dict()
     told = store.read_about(path)["converted"]

@@ -74,18 +74,36 @@ def ldm(parts: dict[str, nn.Module]) -> State:
 
 
 def lightning(path: Path, tensors: State) -> Path:
-    """.ckpt as PyTorch Lightning writes it: beside the state dict stands a class of its own."""
+    """.ckpt as PyTorch Lightning writes it: beside the state dict stand a class of its own and numpy's numbers, under
+    the names of numpy 1 and of numpy 2."""
     import sys
     import types
 
-    name = "pytorch_lightning.callbacks.model_checkpoint"
-    kind = type("ModelCheckpoint", (), {"__module__": name})
-    stubs = {".".join(name.split(".")[: i + 1]): types.ModuleType("stub") for i in range(3)}
-    stubs[name].ModelCheckpoint = kind
+    import numpy as np
+
+    places = {
+        "pytorch_lightning.callbacks.model_checkpoint": "ModelCheckpoint",
+        "numpy.core.multiarray": "scalar", "numpy._core.multiarray": "scalar",
+    }  # fmt: skip
+    kinds = {module: type(name, (), {"__module__": module}) for module, name in places.items()}
+
+    class Number:
+        def __init__(self, module: str):
+            self.module = module
+
+        def __reduce__(self):
+            return kinds[self.module], (np.dtype("float64"), bytes(7) + b"\xf0")
+
+    parents = {".".join(module.split(".")[:i]) for module in places for i in (1, 2)} - {"numpy"}
+    stubs = {name: types.ModuleType("stub") for name in (*parents, *places)}
+    for module, kind in kinds.items():
+        setattr(stubs[module], places[module], kind)
+    callback, old, new = places
+    best = {"best": Number(old), "last": Number(new), "path": None}
     before = {name: sys.modules.get(name) for name in stubs}
     sys.modules.update(stubs)
     try:
-        torch.save({"epoch": 0, "global_step": 1, "state_dict": tensors, "callbacks": {kind: {"best": None}}}, path)
+        torch.save({"epoch": 0, "global_step": 1, "state_dict": tensors, "callbacks": {kinds[callback]: best}}, path)
     finally:
         for name, module in before.items():
             sys.modules.pop(name) if module is None else sys.modules.__setitem__(name, module)

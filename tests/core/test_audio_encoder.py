@@ -204,6 +204,8 @@ def test_a_config_json_of_other_weights_is_refused(base, tmp_path):
     refused(told(num_hidden_layers=12), "its config.json says num_hidden_layers 12, its weights have 2")
     refused(told(num_attention_heads=5), r"describes no network that can be built \(.*num_heads.*\)")
     refused(told(hidden_act="none such"), r"describes no network that can be built")
+    refused(told(conv_stride=[5, 2]), r"describes no network that can be built \(.*conv.*\)")
+    refused(told(layer_norm_eps="x"), r"describes no network that can be built \(.*layer_norm_eps.*\)")
 
 
 def test_what_is_not_there_is_refused(tmp_path):

@@ -177,3 +177,24 @@ def save():
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def motion_adapter():
+    """`motion_adapter(tensors, config, folder) -> folder`: diffusers' conversion of AnimateDiff's file."""
+
+    def make(tensors: dict, config, folder: Path) -> Path:
+        from diffusers import MotionAdapter
+        from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
+
+        adapter = MotionAdapter(
+            block_out_channels=config.unet.block_out_channels,
+            motion_num_attention_heads=config.unet.motion_num_heads,
+            motion_norm_num_groups=config.unet.norm_num_groups,
+        )
+        lacks, strange = adapter.load_state_dict(convert_animatediff_checkpoint_to_diffusers(tensors), strict=False)
+        assert strange == [] and all(key.endswith("pos_embed.pe") for key in lacks)  # it makes the same table itself
+        adapter.save_pretrained(folder)
+        return folder
+
+    return make

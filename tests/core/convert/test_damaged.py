@@ -47,6 +47,24 @@ def test_values_that_are_no_numbers_are_refused_with_their_count(refused, world,
     refused("paper-init", rf"decoder\.conv_out\.weight has 3 of {count} values that are NaN or infinite", vae=path)
 
 
+def test_values_that_are_no_numbers_are_refused_in_a_pickle_too(refused, world, tmp_path):
+    tensors = torch.load(world.files["motion"], weights_only=True)
+    key = next(key for key in tensors if key.startswith("mid_block") and key.endswith("proj_in.weight"))
+    tensors[key].flatten()[0] = torch.nan
+    torch.save(tensors, tmp_path / "mm.ckpt")
+    refused(
+        "paper-init", rf"mm\.ckpt: {key} has 1 of {tensors[key].numel()} values that are", motion=tmp_path / "mm.ckpt"
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_values_of_another_sort_are_refused(refused, world, tmp_path, kind):
+    tensors = torch.load(world.files["motion"], weights_only=True)
+    torch.save({key: value.to(kind) for key, value in tensors.items()}, tmp_path / "mm.ckpt")
+    name = str(kind).removeprefix("torch.")
+    refused("paper-init", rf"mm\.ckpt: \S+ is stored as {name}, must be floating numbers", motion=tmp_path / "mm.ckpt")
+
+
 def test_values_too_large_for_fp16_are_refused_and_fit_in_bf16(refused, world, public, tmp_path, save):
     tensors = public.old_vae(world.parts)
     tensors["decoder.conv_out.weight"].flatten()[0] = 70_000
@@ -133,7 +151,7 @@ def test_a_write_that_fails_midway_leaves_the_old_file(world, tmp_path, monkeypa
 
     monkeypatch.setattr(module, "value_of", failing)
     with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
-        convert(world.recipe("paper-init"), world.given("paper-init"), path)
+        convert(world.recipe("paper-init"), world.given("paper-init"), path, existing="replace")
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
     if isinstance(error, OSError):
         assert re.search(r"x\.safetensors could not be written \(No space left on device\)", str(caught.value))

@@ -25,6 +25,29 @@ def test_a_file_of_the_same_is_kept_or_renewed_as_asked_and_another_is_never_los
     assert module.made_of(output) is None and list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_a_source_is_never_written_over_by_any_of_its_names(world, tmp_path, link, dry_run):
+    source, output = tmp_path / "vae.safetensors", tmp_path / "vae.safetensors"
+    source.write_bytes(world.files["vae"].read_bytes())
+    if link:
+        output = tmp_path / "out" / "x.safetensors"
+        output.parent.mkdir()
+        getattr(output, link)(source)
+    given = world.given("paper-init", vae=source)
+    with pytest.raises(InputError, match=r"output \S+ is a file of source vae \(\S+vae\.safetensors\); choose another"):
+        convert(world.recipe("paper-init"), given, output, dry_run=dry_run, existing="replace")
+    assert source.read_bytes() == world.files["vae"].read_bytes()
+
+
+def test_nor_is_a_file_of_a_source_s_folder(world, tmp_path):
+    folder = tmp_path / "vae"
+    world.parts["vae"].save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(InputError, match=rf"is a file of source vae \({file}\); choose another output"):
+        convert(world.recipe("paper-init"), world.given("paper-init", vae=folder), file, existing="renew")
+
+
 def test_what_was_converted_is_told_also_of_a_bundle_of_an_older_version():
     from tbd_core.checkpoint.report import origin
 
@@ -35,3 +58,16 @@ def test_what_was_converted_is_told_also_of_a_bundle_of_an_older_version():
         "  started fresh: audioproj, random: 8 keys",
         "  missing from the sources, started fresh: 2 keys",
     ]
+
+
+def test_every_key_has_a_line_up_to_a_bound():
+    from tbd_core.checkpoint.report import MOST, every_key
+
+    many = [f"k{i}" for i in range(MOST + 2)]
+    sources = {"motion": {"dead": ["a", "b"], "unexpected": ["c"]}, "sd": {"dead": [], "unexpected": many}}
+    lines = every_key({"sources": sources, "missing": ["m"]}).splitlines()
+    assert lines[:4] == ["dead in motion: a", "dead in motion: b", "unexpected in motion: c", "unexpected in sd: k0"]
+    assert lines[-2:] == [
+        "unexpected in sd: 2 more; `tbd convert --dry-run --json` tells all 1002", "missing, starts fresh: m",
+    ]  # fmt: skip
+    assert len(lines) == 3 + MOST + 2 and every_key({"sources": {}, "missing": []}) == ""

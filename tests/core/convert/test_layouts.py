@@ -67,7 +67,7 @@ def test_every_form_of_the_vae_gives_the_same_bundle(again, world, public, tmp_p
 
 
 @pytest.mark.parametrize("form", ["module.", "state_dict", "both", "MotionAdapter"])
-def test_every_form_of_the_motion_module_gives_the_same_bundle(again, world, tmp_path, form):
+def test_every_form_of_the_motion_module_gives_the_same_bundle(again, world, tmp_path, form, motion_adapter):
     tensors = torch.load(world.files["motion"], weights_only=True)
     path = tmp_path / "mm.ckpt"
     if form == "MotionAdapter":
@@ -78,22 +78,6 @@ def test_every_form_of_the_motion_module_gives_the_same_bundle(again, world, tmp
         tensors = {f"module.{key}": value for key, value in tensors.items()}
         torch.save({"state_dict": tensors} if form == "both" else tensors, path)
     again("paper-init", motion=path)
-
-
-def motion_adapter(tensors: dict, config, folder: Path) -> Path:
-    """diffusers' own conversion of AnimateDiff's file, in diffusers' own folder."""
-    from diffusers import MotionAdapter
-    from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
-
-    adapter = MotionAdapter(
-        block_out_channels=config.unet.block_out_channels,
-        motion_num_attention_heads=config.unet.motion_num_heads,
-        motion_norm_num_groups=config.unet.norm_num_groups,
-    )
-    lacks, strange = adapter.load_state_dict(convert_animatediff_checkpoint_to_diffusers(tensors), strict=False)
-    assert strange == [] and all(key.endswith("pos_embed.pe") for key in lacks)  # it makes the same table itself
-    adapter.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("form", ["weight_g", "bare", "pickle"])

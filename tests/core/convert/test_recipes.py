@@ -5,11 +5,15 @@ import re
 
 import pytest
 
+from tbd_core.checkpoint import plan as planning
 from tbd_core.checkpoint.convert import convert
+from tbd_core.checkpoint.plan import plan
 from tbd_core.checkpoint.recipe import load_recipe, read_recipe
+from tbd_core.checkpoint.recipe_config import CHOICES
 from tbd_core.cli import main
 from tbd_core.config import replace
 from tbd_core.errors import InputError
+from tbd_core.progressive import BLENDS
 
 
 # Recipes.
@@ -47,11 +51,72 @@ def test_all_faults_of_a_recipe_come_at_once():
             "missing is '?'; choose refuse or fresh",
         ),
         (dict(sources=[]), "sources is missing or not a table"),
+        (dict(parts=[dict(to="*", source=["sd"], take="sd-unet")]), "parts[1].source is ['sd']; choose one of sd"),
+        (dict(parts=[dict(to="*", source="sd", take=["x"])]), "parts[1].take is ['x']; choose one of sd-unet"),
+        (dict(parts=[dict(to="*", start=["x"])]), 'parts[1]: start is "fresh" alone'),
+        (dict(preset=["sd15"]), "preset is ['sd15']; choose one of tiny, sd15"),
+        (dict(sources={"sd": {"instead": ["sd"]}}), "sources.sd.instead is ['sd'], which is no source"),
     ],
 )
 def test_a_wrong_recipe_is_told(change, fault):
     with pytest.raises(InputError, match=re.escape(fault)):
         read_recipe(TABLE | change, "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "fault"),
+    [
+        ("vae", "wings", 2, "unknown key config.vae.wings (known are act_fn, block_out_channels, "),
+        ("vae", "scaling_factor", "x", "config.vae.scaling_factor is 'x', must be a number"),
+        ("vae", "norm_num_groups", 7, "config.vae.norm_num_groups 7 cannot be built ("),
+        ("vae", "down_block_types", ["x"], "config.vae.down_block_types ['x'] cannot be built ("),
+        ("text_encoder", "wings", 2, "unknown key config.text_encoder.wings (known are "),
+        ("text_encoder", "vocab_size", 2, "unknown key config.text_encoder.vocab_size (known are "),
+        ("text_encoder", "num_attention_heads", 7, "config.text_encoder.num_attention_heads 7 cannot be built ("),
+        ("audio_encoder", "conv_dim", [1, 2], "config.audio_encoder.conv_dim [1, 2] cannot be built ("),
+        ("audio_encoder", "conv_dim", "x", "config.audio_encoder.conv_dim is 'x', must be a list, each a whole number"),
+        ("audio_encoder", "hidden_dropout", 0.5, "unknown key config.audio_encoder.hidden_dropout (known are "),
+        ("scheduler", "beta_schedule", "x", "config.scheduler.beta_schedule is 'x'; choose linear, scaled_linear"),
+        ("scheduler", "beta_start", float("nan"), "config.scheduler.beta_start is nan, must be a number"),
+        ("scheduler", "clip_sample", 1, "config.scheduler.clip_sample is 1, must be true or false"),
+        ("unet", "num_heads", "many", "config.unet.num_heads is 'many', must be a whole number from 1"),
+        ("unet", "num_heads", 0, "config.unet.num_heads is 0, must be a whole number from 1"),
+        ("unet", "num_heads", 7, "config.unet: width 320 is not a multiple of num_heads (7)"),
+        ("unet", "block_out_channels", [], "config.unet.block_out_channels is [], must be a list, each a whole number"),
+        ("defaults", "blend", "x", "config.defaults.blend is 'x'; choose hard, paper, smooth"),
+    ],
+)
+def test_a_value_that_no_network_takes_is_told_by_its_key_in_one_line(table, key, value, fault):
+    with pytest.raises(InputError, match=re.escape(f"recipe r.toml has 1 faults: {fault}")) as caught:
+        read_recipe(TABLE | {"config": {table: {key: value}}}, "r.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_changes_that_only_fit_together_are_taken():
+    changes = {"text_encoder": {"hidden_size": 14, "num_attention_heads": 7}, "defaults": {"split": [1, 2]}}
+    made = read_recipe(TABLE | {"config": changes}, "r.toml").config
+    assert made.text_encoder["hidden_size"] == 14 and made.defaults.split == (1, 2)
+    assert made.text_encoder["num_hidden_layers"] == 12 and CHOICES["defaults.blend"] == tuple(BLENDS)
+
+
+def test_networks_that_do_not_fit_each_other_are_told(world, monkeypatch):
+    recipe = world.recipe("paper-init")
+    for changed, fault in (
+        (
+            dict(layers=3),
+            r"config\.audio_projection\.layers is 3, config\.audio_encoder\.num_hidden_layers 2; make them",
+        ),
+        (
+            dict(channels=8),
+            r"config\.audio_projection\.channels is 8, config\.audio_encoder\.hidden_size 16; make them",
+        ),
+    ):
+        config = replace(recipe.config, audio_projection=replace(recipe.config.audio_projection, **changed))
+        with pytest.raises(InputError, match=rf"recipe paper-init: {fault} equal"):
+            plan(replace(recipe, config=config), {})
+    monkeypatch.setattr(planning, "networks_of", lambda config: (1, 2)[config.wings])
+    with pytest.raises(InputError, match=r"recipe paper-init: its config describes no model \(.+wings.\); mend"):
+        plan(recipe, {})
 
 
 def test_a_recipe_must_cover_every_key_and_each_part_some(world):
@@ -127,7 +192,13 @@ def test_the_command_writes_the_bundle_and_tells_what_it_took(capsys, world, sma
     about = capsys.readouterr().out
     assert "converted by recipe paper-init as bf16" in about and "fresh: audioproj, random, seed 0: 8 keys" in about
     assert "motion: a motion module; keys: 448 taken, 140" in about and "missing" not in about
-    assert main([*words, "--json"]) == 0
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "tbd_small.safetensors is there already, and of other files or settings; give another" in error
+    assert main([*words, "--dtype", "bf16", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["outcome"] == "kept" and not told["written"]
+    assert main([*words, "--replace", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["outcome"] == "replaced" and told["written"]
     assert told["sources"]["sd"]["taken"]["denoising_unet.conv_in.weight"] == "unet.conv_in.weight"

@@ -3,6 +3,7 @@
 import json
 
 import torch
+from safetensors.torch import load_file
 
 from tbd_core.checkpoint.convert import convert
 from tbd_core.config import replace
@@ -23,6 +24,26 @@ def test_sdxl_is_refused_by_its_name(refused, world, public, tmp_path, save):
     single = public.ldm(world.parts) | {"conditioner.embedders.0.transformer.text_model.x": torch.zeros(1)}
     path = save(tmp_path / "sd_xl_base.safetensors", single)
     refused("paper-init", r"sd_xl_base\.safetensors is SDXL: of \d+ keys for vae\.\* it has all names, but", vae=path)
+
+
+def test_sdxl_s_single_file_is_refused_by_its_name(refused, world, public, tmp_path, save):
+    single = {key: value for key, value in public.ldm(world.parts).items() if not key.startswith("cond_stage_model.")}
+    single["model.diffusion_model.label_emb.0.0.weight"] = torch.zeros(4, 4)
+    single["conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"] = torch.zeros(4, 4)
+    path = save(tmp_path / "sd_xl_base.safetensors", single)
+    refused("paper-init", r"sd_xl_base\.safetensors is SDXL: of \d+ keys for text_encoder\.\* it lacks \d+ ", sd=path)
+
+
+def test_sd_2_1_s_text_encoder_is_refused_with_its_width(refused, world, public, tmp_path):
+    wide = replace(world.config, text_encoder=world.config.text_encoder | {"hidden_size": 32})
+    folder = tmp_path / "text_encoder"
+    public.sd(wide)["text_encoder"].save_pretrained(folder)
+    refused(
+        "hallo-compat",
+        r"text_encoder is a CLIP text encoder: .* of another shape \(first .* \[49408, 32\], must be "
+        r"\[49408, 16\]\); give SD 1\.5's text encoder",
+        text=folder,
+    )
 
 
 def test_sd_2_1_is_refused_by_its_name(refused, world, public, tmp_path, save):
@@ -48,6 +69,52 @@ def test_a_motion_module_without_mid_block_is_refused(refused, world, tmp_path):
         r"denoising_unet\.\*\.motion_modules\.\* it lacks 28 \(first mid_block\..*give mm_sd_v15_v2\.ckpt",
         motion=path,
     )
+
+
+def test_it_is_told_in_diffusers_spelling_too_and_a_wrapped_one_is_none(refused, world, tmp_path, motion_adapter, save):
+    tensors = torch.load(world.files["motion"], weights_only=True)
+    file = motion_adapter(tensors, world.config, tmp_path / "v3") / "diffusion_pytorch_model.safetensors"
+    save(file, {key: value for key, value in load_file(file).items() if not key.startswith("mid_block")})
+    refused(
+        "paper-init",
+        r"v3 is AnimateDiff's v1 or v3 motion module \(no mid_block\): of 448 keys for .* it lacks \d+ \(",
+        motion=tmp_path / "v3",
+    )
+    torch.save({"model": tensors}, tmp_path / "mm.ckpt")
+    refused("paper-init", r"mm\.ckpt is a motion module: of 448 keys for .* it lacks 448", motion=tmp_path / "mm.ckpt")
+
+
+def test_a_network_that_looks_the_same_is_refused_by_its_config_and_doubted_without_one(
+    refused, again, world, tmp_path, save
+):
+    folder = tmp_path / "hubert"
+    world.listener.wav2vec2.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "hubert"}))
+    refused("paper-init", r"hubert: its config\.json says model_type hubert \(must be wav2vec2\)", wav2vec2=folder)
+    (folder / "config.json").unlink()
+    doubt = "source wav2vec2 has no config.json: a HuBERT looks the same; use wav2vec2-base-960h"
+    assert again("paper-init", wav2vec2=folder).warnings.count(doubt) == 1
+    named = save(tmp_path / "w.safetensors", world.listener.state_dict())
+    assert doubt not in again("paper-init", wav2vec2=named).warnings
+
+    folder = tmp_path / "text"
+    world.parts["text_encoder"].save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for kind in ("clip_text_model", "clip", "siglip_text_model"):
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+        if kind.startswith("clip"):
+            again("hallo-compat", text=folder)
+    refused("hallo-compat", r"model_type siglip_text_model \(must be clip_text_model or clip\)", text=folder)
+
+
+def test_an_autoencoder_without_config_is_doubted(again, world, public, tmp_path, save):
+    doubt = "source vae has no config.json: SDXL's autoencoder looks the same; use sd-vae-ft-mse"
+    assert doubt in again("paper-init", vae=save(tmp_path / "v.safetensors", public.old_vae(world.parts))).warnings
+    world.parts["vae"].save_pretrained(tmp_path / "vae")
+    assert doubt not in again("paper-init", vae=tmp_path / "vae").warnings
+    whole = save(tmp_path / "sd.safetensors", public.ldm(world.parts))
+    assert not any("looks the same" in said for said in again("paper-init", sd=whole, vae=None).warnings)
 
 
 def test_another_project_s_net_pth_is_refused_with_counts(refused, world, tmp_path):
