@@ -22,6 +22,7 @@ SAMPLE = ROOT / "tbd_core" / "assets" / "sample"
 PROMPT_KEYS = [
     "emotion", "intensity", "face", "action_units", "coarse", "fine", "negative", "tokens", "steps", "warnings",
 ]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
