@@ -89,7 +89,7 @@ def small_config():
     return ModelConfig(
         preset="small",
         unet=UNetConfig(
-            block_out_channels=(16, 16, 16, 16),
+            block_out_channels=(20, 20, 20, 20),  # unlike the widths of text and sound
             num_heads=2,
             norm_num_groups=4,
             cross_attention_dim=16,

@@ -183,7 +183,7 @@ def test_an_unreadable_entry_is_refused(write, entry):
 def test_a_description_that_cannot_be_built_is_refused(write, bundle):
     config = bundle[1]["config"]
     fails(write(about={"config": {}}), "describes no model that can be built .*preset")
-    widths = {**config["unet"], "block_out_channels": [16, 16, 33, 16]}
+    widths = {**config["unet"], "block_out_channels": [20, 20, 33, 20]}
     fails(write(about={"config": {**config, "unet": widths}}), r"width 33 is not a multiple of norm_num_groups \(4\)")
     fails(write(about={"config": {**config, "unet": {**config["unet"], "wings": 2}}}), "wings")
 
