@@ -227,8 +227,7 @@ def test_every_open_mouth_of_the_corpus_is_that_of_a_recording(tmp_path):
 # The whole.
 
 
-FEW = replace(smoke(), corpus=replace(smoke().corpus, people=12, clips=2))  # 24 and 4: drawn for nothing more
-NOBODY = replace(FEW.judged, people=0)
+NOBODY = replace(smoke().judged, people=0)
 
 
 def without_voices(patches):
@@ -258,7 +257,7 @@ def smoked(unguided, tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoked")
     with pytest.MonkeyPatch.context() as patches:
         without_voices(patches)
-        return folder, whole_run.train(folder / "run", folder / "out.safetensors", FEW, "cpu", unguided)
+        return folder, whole_run.train(folder / "run", folder / "out.safetensors", smoke(), "cpu", unguided)
 
 
 def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, unguided):
@@ -281,7 +280,7 @@ def test_the_whole_recipe_makes_a_bundle_that_draws(smoked, unguided):
     assert (folder / "emotions.jpg").stat().st_size > 1000 and (folder / "reader.safetensors").exists()
     # Again: everything is there, nothing is trained.
     again = folder / "again" / "out.safetensors"
-    told = whole_run.train(folder / "run", again, replace(FEW, judged=NOBODY), "cpu", unguided)
+    told = whole_run.train(folder / "run", again, replace(smoke(), judged=NOBODY), "cpu", unguided)
     assert told["scores"] is None and "Not measured yet" in again.with_name("TINY.md").read_text()
     assert again.stat().st_size == (folder / "out.safetensors").stat().st_size
     assert len((folder / "run" / "log.jsonl").read_text().splitlines()) == len(whole_run.PARTS)
@@ -295,7 +294,7 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     shutil.copytree(drawn, tmp_path / "run" / drawn.name)  # the same drawings: they are not made twice
     quick = replace(smoke().stage1, show_every=0)
     kept = dict.fromkeys(("audio", "vae", "decoder", "stage2"), replace(quick, steps=0))
-    going_on = replace(FEW, name="going on", stage1=quick, judged=NOBODY, **kept)
+    going_on = replace(smoke(), name="going on", stage1=quick, judged=NOBODY, **kept)
     with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder alone, stage 2; give --f"):
         whole_run.train(tmp_path / "run", made, going_on, "cpu")
     told = whole_run.train(tmp_path / "run", made, going_on, "cpu", start=first)
