@@ -22,7 +22,7 @@ export COMFYUI_PATH
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help venv demo test test-comfy workflows pictures lint tiny proof clean
+.PHONY: help venv demo test test-slow test-comfy workflows pictures lint tiny proof clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,6 +45,9 @@ demo: $(READY)  ## draw output/demo.mp4 and its contact sheet (PORTRAIT= SPEECH=
 
 test: $(READY)  ## run the fast tests (CPU, no network)
 	$(PY) -m pytest
+
+test-slow: $(READY)  ## run the slow tests too, which start other processes
+	$(PY) -m pytest -m slow
 
 test-comfy: $(READY)  ## run the nodes in a real ComfyUI (COMFYUI_PATH= COMFY_PYTHON=)
 	$(COMFY_PYTHON) -m pytest -o pythonpath= -m comfy tests/comfy

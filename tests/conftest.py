@@ -89,16 +89,16 @@ def small_config():
     return ModelConfig(
         preset="small",
         unet=UNetConfig(
-            block_out_channels=(32, 32, 32, 32),
+            block_out_channels=(20, 20, 20, 20),  # unlike the widths of text and sound
             num_heads=2,
-            norm_num_groups=16,
+            norm_num_groups=4,
             cross_attention_dim=16,
             audio_attention_dim=24,
             motion_num_heads=2,
         ),
         audio_projection=AudioProjectionConfig(layers=2, channels=16, intermediate=24, tokens=4, width=24),
         vae=dict(
-            block_out_channels=[16] * 4,
+            block_out_channels=[12] * 4,
             down_block_types=["DownEncoderBlock2D"] * 4,
             up_block_types=["UpDecoderBlock2D"] * 4,
             layers_per_block=1,
@@ -140,6 +140,41 @@ def small_bundle(small_config, fill, tmp_path_factory) -> Path:
     about = {"name": "small", "training": {"command": "none", "preliminary": True}}
     store.save(path, networks, small_config, about, torch.float16)
     return path
+
+
+@pytest.fixture(scope="session")
+def load_anew():
+    """`store.load` itself, where `loaded_once` stands in front of it."""
+    from tbd_core.checkpoint import store
+
+    return store.load
+
+
+@pytest.fixture(scope="session")
+def load_once(load_anew):
+    """`store.load` that gives of the same file the networks it gave before."""
+    from tbd_core.checkpoint import store
+
+    loaded = {}
+
+    def load(path, device="cpu", dtype=None):
+        key = (str(path), *store.identity(path), str(device), str(dtype))
+        if key not in loaded:
+            loaded[key] = load_anew(path, device, dtype)
+        return loaded[key]
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def loaded_once(load_once):
+    """For tests that draw and change nothing of the networks: opening the small bundle takes as long as drawing with
+    it. (Offloading hangs its hooks on networks; it wants `load_anew`.)"""
+    from tbd_core.checkpoint import store
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(store, "load", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,15 @@ def draw(bundle, run, pack, wires):
 
 
 @pytest.fixture(scope="module")
-def usual(draw):
+def told(draw):
+    """What the wires as they are give: a latent and what is said of it."""
+    return draw()
+
+
+@pytest.fixture(scope="module")
+def usual(told):
     """What the wires as they are draw: latents [20, 4, 8, 8]."""
-    return draw()[0]["samples"]
+    return told[0]["samples"]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,14 @@ def kept(bundle):
     return bundle.model.model.diffusion_model.kept
 
 
-def test_there_is_a_latent_for_each_frame_of_the_speech(draw, kept):
-    latent, info = draw()
+@pytest.fixture(scope="module")
+def first(draw, short):
+    """What the wires draw of one clip: latents [10, 4, 8, 8]."""
+    return draw(audio=short)[0]["samples"]
+
+
+def test_there_is_a_latent_for_each_frame_of_the_speech(told, kept):
+    latent, info = told
     assert latent["samples"].shape == (20, 4, 8, 8) and latent["samples"].isfinite().all()
     assert info.splitlines()[:3] == [
         "20 frames of 64 x 64 pixels, 0.80 s",
@@ -59,9 +71,9 @@ def test_the_same_inputs_draw_the_same_and_another_seed_does_not(draw, usual, sh
     assert not torch.allclose(draw(seed=8, audio=short)[0]["samples"], usual[:10])
 
 
-def test_numbers_left_out_are_the_bundles(draw, usual, small_config):
+def test_numbers_left_out_are_the_bundles(draw, first, short, small_config):
     assert (small_config.defaults.steps, small_config.defaults.guidance) == (2, 2.0)  # as the wires'
-    assert torch.equal(draw(steps=0, guidance=-1.0)[0]["samples"], usual)
+    assert torch.equal(draw(steps=0, guidance=-1.0, audio=short)[0]["samples"], first)
 
 
 def test_words_and_sound_pull_for_themselves(draw, short):

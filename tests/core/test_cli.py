@@ -22,6 +22,7 @@ SAMPLE = ROOT / "tbd_core" / "assets" / "sample"
 PROMPT_KEYS = [
     "emotion", "intensity", "face", "action_units", "coarse", "fine", "negative", "tokens", "steps", "warnings",
 ]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -229,7 +230,7 @@ def test_an_interrupt_ends_with_130_and_keeps_no_half_video(capsys, files, small
 @pytest.mark.slow  # another process imports torch, diffusers and transformers
 def test_an_interrupted_process_ends_with_130_and_keeps_no_half_video(files, small_bundle):
     soundfile.write(files / "speech.wav", 0.1 * np.ones(16_000 * 30), 16_000)
-    arguments = [str(part) for part in generate(files, small_bundle, steps=6)]
+    arguments = [str(part) for part in generate(files, small_bundle)]
     process = subprocess.Popen(
         [sys.executable, "-m", "tbd_core", *arguments],
         cwd=ROOT,

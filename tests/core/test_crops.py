@@ -19,6 +19,7 @@ from tbd_core.video import _frames, probe, read_metadata
 
 
 TARGETS = [(64, 64), (128, 96), (64, 160)]
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 def smooth(width: int, height: int) -> Image.Image:

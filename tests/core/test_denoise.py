@@ -45,8 +45,14 @@ def draw(job: Job, windows: torch.Tensor, clip: int = 0, on_step=None) -> torch.
     return draw_clip(job, windows, first_motion(job.portrait), clip, 2, on_step)
 
 
-def test_same_seed_and_clip_draw_the_same(job, windows):
-    assert torch.equal(draw(job, windows), draw(job, windows))
+@pytest.fixture(scope="module")
+def plain(job, windows) -> torch.Tensor:
+    """What the job as it is draws."""
+    return draw(job, windows)
+
+
+def test_same_seed_and_clip_draw_the_same(job, windows, plain):
+    assert torch.equal(draw(job, windows), plain)
 
 
 def test_noise_depends_on_seed_and_clip_and_nothing_else():
@@ -94,8 +100,7 @@ def test_a_callback_that_raises_interrupts_and_leaves_no_cache(job, windows, mon
 
 
 @pytest.mark.parametrize("part", ["stages", "negative", "reference", "windows", "before", "schedule"])
-def test_every_condition_changes_what_is_drawn(job, windows, part):
-    plain = draw(job, windows)
+def test_every_condition_changes_what_is_drawn(job, windows, plain, part):
     before = first_motion(job.portrait)
     if part == "windows":
         windows = windows.flip(0)
@@ -131,15 +136,13 @@ def test_unconditional_pass_has_no_reference_and_no_audio_but_motion_frames(job,
     assert passes == {"full": 3, "without": 3}
 
 
-def test_scales_equal_to_the_joint_one_change_nothing_and_cost_nothing(job, windows, monkeypatch):
-    plain = draw(job, windows)
+def test_scales_equal_to_the_joint_one_change_nothing_and_cost_nothing(job, windows, plain, monkeypatch):
     passes = count_passes(job, monkeypatch)
     same = draw(replace(job, guidance=Guidance(2.0, text=2.0, audio=2.0)), windows)
     assert torch.equal(plain, same) and passes == {"full": 3, "without": 3}
 
 
-def test_separate_scales_cost_one_pass_each_and_change_the_picture(job, windows, monkeypatch):
-    plain = draw(job, windows)
+def test_separate_scales_cost_one_pass_each_and_change_the_picture(job, windows, plain, monkeypatch):
     passes = count_passes(job, monkeypatch)
     pulled = draw(replace(job, guidance=Guidance(2.0, text=6.0, audio=0.5)), windows)
     assert passes == {"full": 3, "without": 3, "no_text": 3, "no_audio": 3}
@@ -248,10 +251,12 @@ def test_sigmas_are_noise_per_signal_and_end_where_comfyui_s_do(job):
     assert float(plain[-1]) == pytest.approx(14.61, abs=0.01)  # SD 1.5's
 
 
-def test_sixty_one_steps_draw(job, windows):
-    reports = []
+def test_sixty_one_steps_draw(job, windows, monkeypatch):
+    """Of the loop, not of the network: that one passes its input on."""
+    reports, passes = [], []
+    monkeypatch.setattr(job.networks.denoising_unet, "forward", lambda latents, *_: passes.append(1) or latents)
     draw(replace(job, schedule=make_schedule(61), guidance=Guidance(1.0)), windows, on_step=reports.append)
-    assert len(reports) == 61
+    assert len(reports) == len(passes) == 61
 
 
 def test_scheduler_starts_at_pure_noise(job):

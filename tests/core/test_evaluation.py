@@ -39,6 +39,7 @@ MIDDLE = next(number for number in AU_NUMBERS if number not in SIDED_UNITS)
 SPEECH = ASSETS / "sample" / "speech.wav"
 TOY = CaseSizes(people=1, units=(12, MIDDLE), emotions=("happy", "contempt"), voices=(SPEECH,), seconds=2.8)
 CLIPS = 1 + 4 + 6 + 5  # rest, samples of two units, two emotions at three intensities, the recording
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def bundle(small_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(bundle, reader_file):
+def made(bundle, reader_file, loaded_once):
     seen = []
     options = EvaluateOptions(bundle, device="cpu", dtype="fp32")
     evaluation = evaluate(prepare(options, TOY, reader_file), lambda done, total: seen.append((done, total)))

@@ -57,9 +57,9 @@ def test_latents_of_another_size_or_number_are_refused():
 
 
 def test_another_models_portrait_and_sound_are_refused(small_config):
-    fits = {FIRST_LAYER: torch.zeros(1, 4, 32)}, None, torch.zeros(28, 2, 16), 20, 1
+    fits = {FIRST_LAYER: torch.zeros(1, 4, 20)}, None, torch.zeros(28, 2, 16), 20, 1
     check_guide(small_config, *fits)
-    with pytest.raises(InputError, match="the reference is 320 wide, this model wants 32; connect the same MODEL"):
+    with pytest.raises(InputError, match="the reference is 320 wide, this model wants 20; connect the same MODEL"):
         check_guide(small_config, {FIRST_LAYER: torch.zeros(1, 4, 320)}, *fits[1:])
     with pytest.raises(InputError, match="the sound has 12 layers of 768 numbers, this model wants 2 of 16"):
         check_guide(small_config, *fits[:2], torch.zeros(28, 12, 768), 20, 1)
@@ -70,7 +70,7 @@ def test_another_models_portrait_and_sound_are_refused(small_config):
 def test_a_reference_of_another_kind_of_model_is_refused(small_config):
     face = FaceGuide(torch.zeros(1, 4, 16), torch.zeros(1, 4, 16), None, None)
     hallo = replace(small_config, unet=replace(small_config.unet, context="face"))
-    portrait, rest = {FIRST_LAYER: torch.zeros(1, 4, 32)}, (torch.zeros(28, 2, 16), 20, 1)
+    portrait, rest = {FIRST_LAYER: torch.zeros(1, 4, 20)}, (torch.zeros(28, 2, 16), 20, 1)
     check_guide(hallo, portrait, face, *rest)
     with pytest.raises(
         InputError, match="of Hallo's kind, which wants face tokens or masks, and the reference has none"

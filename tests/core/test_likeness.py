@@ -13,6 +13,9 @@ from tbd_core.synthetic.face import random_identity
 from tbd_core.synthetic.portrait import neutral_face, render
 
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
+
 def drawn_latents(count: int, seed: int = 0) -> torch.Tensor:
     """Random latents whose cells belong together."""
     generator = torch.Generator().manual_seed(seed)

@@ -114,7 +114,7 @@ def test_cached_keys_and_values_change_nothing(nets, reference_net, form):
     latents, _, ctx = inputs(reference_net, B=2)
     cached = replace(ctx, cache=KVCache())
     other = torch.randn(2, 7, TEXT)
-    for step in (999, 500, 1):
+    for step in (999, 1):
         timestep = torch.tensor([step, step])
         for text, text_id in ((ctx.text, "text"), (other, "negative"), (ctx.text + step, None)):
             plain = nets[form](latents, timestep, replace(ctx, text=text))

@@ -84,7 +84,7 @@ def test_one_stage_s_networks_are_on_the_device_at_once(options, monkeypatch):
 
     monkeypatch.setattr(accelerate.hooks.CpuOffload, "pre_forward", brought)
     monkeypatch.setattr(accelerate.hooks.UserCpuOffloadHook, "offload", sent)
-    job = pipeline.plan(replace(options, offload="cpu"))
+    job = pipeline.plan(replace(options, offload="cpu", guidance=1.0))
     for _ in pipeline.draw(job, pipeline.PartStore(options.output, {}), None):
         pass
     ears = {"Wav2Vec2FeatureEncoder", "Wav2Vec2FeatureProjection", "Wav2Vec2EncoderStableLayerNorm"}
@@ -155,14 +155,17 @@ def no_device_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of ...")
 
 
-LACKS = {"torch": (lambda: torch.empty(2**55), "144115188075855872 bytes"), "python": (no_memory, "MemoryError"),
-         "cuda": (no_device_memory, "Tried to allocate 2.00 GiB")}  # fmt: skip
+LACKS = {"torch": (lambda: torch.empty(2**55), "144115188075855872 bytes", "sequential"),
+         "python": (no_memory, "MemoryError", "cpu"),
+         "cuda": (no_device_memory, "Tried to allocate 2.00 GiB", "cpu")}  # fmt: skip
 
 
 @pytest.mark.parametrize("lack", LACKS)
-def test_when_memory_runs_out_it_is_one_message_and_the_run_goes_on_offloaded(options, monkeypatch, lack):
-    what, told = LACKS[lack]
+def test_when_memory_runs_out_it_is_one_message_and_the_run_goes_on_offloaded(options, monkeypatch, lack, load_once):
+    what, told, how = LACKS[lack]
+    options = replace(options, guidance=1.0)  # one pass a step
     with monkeypatch.context() as patched:
+        patched.setattr(store, "load", load_once)
         too_much(1, patched, what)
         with pytest.raises(InputError, match="memory of cpu ran out after 1 of 2 clips") as caught:
             pipeline.generate(options)
@@ -170,11 +173,13 @@ def test_when_memory_runs_out_it_is_one_message_and_the_run_goes_on_offloaded(op
     assert "\n" not in said and told in said and "what is finished is kept" in said and "--dtype bf16" in said
     assert not options.output.exists()
     asked = too_much(9, monkeypatch, no_memory)
-    pipeline.generate(replace(options, offload="sequential"))
+    pipeline.generate(replace(options, offload=how))
     assert asked == [1]
 
 
-def test_another_error_of_the_run_is_not_called_a_lack_of_memory(options, monkeypatch):
+def test_another_error_of_the_run_is_not_called_a_lack_of_memory(options, monkeypatch, load_once):
+    monkeypatch.setattr(store, "load", load_once)
+
     def broken():
         raise RuntimeError("shapes do not fit")
 

@@ -40,6 +40,16 @@ def parity(root):
     spec = importlib.util.spec_from_file_location("check_parity", root / "tests" / "golden" / "check_parity.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    weights_of, made = module.weights_of, {}
+
+    def once(key, shape):
+        """A weight follows from its key and shape; copying it is faster than drawing it again."""
+        place = (key, *shape)
+        if place not in made:
+            made[place] = weights_of(key, shape)
+        return made[place]
+
+    module.weights_of = once
     return module
 
 
@@ -60,6 +70,19 @@ def check(parity, monkeypatch, capsys):
 # Hallo.
 
 
+OUTPUTS = ["out.face_tokens", "out.audio_tokens", "out.face_locator", "out.noise_pred"]
+
+
+@pytest.fixture(scope="module")
+def found(parity, golden):
+    return parity.run(golden)
+
+
+def test_every_golden_value_is_found_within_1e_4(found):
+    assert list(found) == OUTPUTS and all(0 <= worst <= 1e-4 for worst in found.values())
+
+
+@pytest.mark.slow  # another process imports torch
 def test_the_script_finds_every_golden_value_within_1e_4(root, golden):
     script = root / "tests" / "golden" / "check_parity.py"
     done = subprocess.run([sys.executable, script, golden], capture_output=True, text=True)
@@ -67,15 +90,13 @@ def test_the_script_finds_every_golden_value_within_1e_4(root, golden):
     *lines, last = done.stdout.splitlines()
     found = re.fullmatch(r"max_abs_diff (\S+)", last)
     assert found and 0 <= float(found[1]) <= 1e-4
-    assert [line.split()[0] for line in lines] == [
-        "out.face_tokens", "out.audio_tokens", "out.face_locator", "out.noise_pred",
-    ]  # fmt: skip
+    assert [line.split()[0] for line in lines] == OUTPUTS
 
 
-def test_golden_values_hold_with_cached_keys_and_values(parity, golden):
-    plain, cached = parity.run(golden), parity.run(golden, cached=True)
+def test_golden_values_hold_with_cached_keys_and_values(parity, golden, found):
+    cached = parity.run(golden, cached=True)
     assert max(cached.values()) <= 1e-4
-    assert cached["out.noise_pred"] == pytest.approx(plain["out.noise_pred"], abs=1e-5)
+    assert cached["out.noise_pred"] == pytest.approx(found["out.noise_pred"], abs=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [0.01, math.nan])
@@ -101,8 +122,8 @@ def test_the_script_refuses_an_output_of_another_shape(parity, check, golden, tm
 def other_form(about: dict) -> dict:
     """Inputs at other widths, frames, windows and token counts than the shipped file's."""
     about |= {
-        "block_out_channels": [64, 64, 96, 96], "cross_attention_dim": 24, "audio_attention_dim": 56, "heads": 4,
-        "norm_num_groups": 16, "frames": 6, "latent_size": 16, "timestep": 999, "audio_tokens": 5, "face_tokens": 3,
+        "block_out_channels": [16, 16, 48, 48], "cross_attention_dim": 24, "audio_attention_dim": 56, "heads": 4,
+        "norm_num_groups": 8, "frames": 6, "latent_size": 16, "timestep": 999, "audio_tokens": 5, "face_tokens": 3,
         "motion_frames": 1, "motion_scale": [0.5, 1.0, 2.0], "face_embedding_dim": 12,
         "audio_proj": {"window": 3, "layers": 2, "channels": 8, "intermediate": 12},
     }  # fmt: skip
@@ -133,7 +154,7 @@ def test_the_script_reads_files_of_other_widths_frames_and_token_counts(parity, 
     # The same file, now with our own outputs: the script finds nothing to say, twice.
     given |= parity.outputs(path)
     assert given["out.audio_tokens"].shape == (1, 6, 5, 56) and given["out.face_tokens"].shape == (1, 3, 24)
-    assert given["out.face_locator"].shape == (1, 64, 6, 16, 16)
+    assert given["out.face_locator"].shape == (1, 16, 6, 16, 16)
     save_file({k: v.contiguous() for k, v in given.items()}, path, {"description": json.dumps(about)})
     code, number = check(path)
     assert code == 0 and number < 1e-5  # threads add in another order each time

@@ -167,6 +167,7 @@ def test_it_is_freed_after_thinking_unless_told_to_stay(saved, picture, stay, mo
         return processor, model
 
     monkeypatch.setattr(vlm, "load", counted)
+    monkeypatch.setattr(vlm, "MOST_TOKENS", 2)
     for emotion in ("happy", "sad"):
         options = ThinkerOptions("vlm", model=str(saved), device="cpu", dtype="fp32", stay=stay)
         thought_of(options, emotion, picture=lambda: picture)
