@@ -164,8 +164,7 @@ def tiny() -> ModelConfig:
             num_conv_pos_embeddings=16,
             num_conv_pos_embedding_groups=4,
         ),
-        # Without guidance, which took colours off without bringing action units nearer (docs/decisions/0020); the coarse
-        # prompt leads for two of ten steps: after four the face stands, and a single unit cannot move it any more.
+        # No guidance, and the coarse prompt leads for two of ten steps only: docs/decisions/0020.
         defaults=SamplingDefaults(steps=10, guidance=1.0, split=(0.2,), size=128),
     )
 

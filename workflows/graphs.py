@@ -187,7 +187,8 @@ def ksampler(g: Graph) -> None:
 *TBD Apply Conditions* puts portrait, sound and motion on the prompts, and any sampler of ComfyUI draws the 14 frames
 of one clip. The second clip takes the first as *previous* and goes on from its last two frames.
 
-The bundled model wants **cfg 1** and split 0.2. *TBD Sampler* does all clips of a speech by itself; its noise is another one.
+The bundled model wants **cfg 1** and split 0.2. *TBD Sampler* does all clips of a speech by itself; its noise is
+another one.
 
 {OWN_FILES}""",
         320,
