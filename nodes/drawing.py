@@ -77,13 +77,14 @@ def describe_run(model, reference, audio, options: DrawOptions, notes: tuple[str
     parts = comfy_bridge.tbd_parts(model)
     options = options.settled(parts.config.defaults)
     own = {"text": options.text_scale, "audio": options.audio_scale}
+    unheard = " (the negative prompt is not heard)" if options.guidance == 1 and own["text"] is None else ""
     mixed = host.check_bundles(parts, reference=reference.bundle, audio=audio.bundle)
     host.warn(mixed)
     lines = [
         f"{audio.speech.num_frames} frames of {reference.size[0]} x {reference.size[1]} pixels, "
         f"{audio.speech.num_frames / FPS:.2f} s",
         f"{options.steps} steps of {options.sampler}, {options.scheduler}; seed {options.seed}",
-        f"guidance {options.guidance:g}" + "".join(f", {k} {v:g}" for k, v in own.items() if v is not None),
+        f"guidance {options.guidance:g}" + "".join(f", {k} {v:g}" for k, v in own.items() if v is not None) + unheard,
         *dict.fromkeys((*mixed, *notes, *reference.warnings, *audio.speech.warnings)),
     ]
     return "\n".join(lines)

@@ -105,6 +105,7 @@ def check(options: GenerateOptions) -> Plan:
     portrait, seen = see_portrait(options, defaults.size)
     boxes, embedding, face_notes = see_face(options, config, portrait, seen)
     idle = gains_nothing(options.offload, pick_device(options.device))
+    guidance = defaults.guidance if options.guidance is None else options.guidance
     return Plan(
         options=options,
         config=config,
@@ -113,16 +114,25 @@ def check(options: GenerateOptions) -> Plan:
         stages=stages,
         negative=negative,
         schedule=schedule,
-        guidance=defaults.guidance if options.guidance is None else options.guidance,
+        guidance=guidance,
         portrait=portrait,
         speech=speech,
         said=said,
-        notes=(*portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle])),
+        notes=(
+            *portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle]), *unheard(options, guidance),
+        ),  # fmt: skip
         seen=seen,
         boxes=boxes,
         embedding=embedding,
         encoder=encoder,
     )
+
+
+def unheard(options: GenerateOptions, guidance: float) -> tuple[str, ...]:
+    """A warning when the user's own negative prompt is in no pass."""
+    if not options.negative or guidance != 1 or options.text_scale not in (None, 1):
+        return ()
+    return ("guidance is 1, at which a negative prompt is not heard; give --guidance 1.5 or --text-scale 2",)
 
 
 def think_over(checked: Plan) -> Plan:

@@ -84,6 +84,10 @@ def test_words_and_sound_pull_for_themselves(draw, short):
         assert info.splitlines()[2] == f"guidance 2, {own.partition('_')[0]} 5"
 
 
+def test_without_guidance_the_info_says_that_the_negative_prompt_is_not_heard(draw, short):
+    assert draw(guidance=1.0, audio=short)[1].splitlines()[2] == "guidance 1 (the negative prompt is not heard)"
+
+
 def test_one_bar_goes_over_all_clips_and_each_is_named(draw):
     import comfy.utils
     from server import PromptServer

@@ -184,6 +184,15 @@ def test_own_prompts_replace_the_thinkers_stage_by_stage(options):
     assert plan(replace(options, negative="")).negative == ""
 
 
+def test_a_negative_prompt_that_no_pass_hears_is_said(options):
+    def said(**more) -> bool:
+        return any("guidance is 1" in text for text in plan(replace(options, negative="a frown", **more)).warnings)
+
+    assert said(guidance=1.0)
+    assert not said(guidance=1.5) and not said(guidance=1.0, text_scale=2.0)
+    assert not any("guidance is 1" in text for text in plan(replace(options, guidance=1.0)).warnings)
+
+
 def test_own_words_over_budget_are_quoted(options):
     warnings = plan(replace(options, fine="very " * 90 + "happy")).warnings
     assert any("93 tokens" in text and "happy" in text for text in warnings)
