@@ -167,6 +167,7 @@ class MediaPipe:
 
     def __init__(self, model: Path, words: Words = COMMAND_LINE) -> None:
         package = optional("mediapipe", "mediapipe>=0.10.14", self.name, words)
+        self._model = model
         vision = optional("mediapipe.tasks.python.vision", "mediapipe>=0.10.14", self.name, words)
         self._image, self._format = package.Image, package.ImageFormat.SRGB
         try:
@@ -181,8 +182,12 @@ class MediaPipe:
         import numpy as np
 
         height, width = pixels.shape[:2]
+        try:
+            found = self._detector.detect(self._image(self._format, np.ascontiguousarray(pixels)))
+        except RuntimeError as error:  # another model's outputs, the full-range one's for example
+            raise _no_model(self.name, self._model, error) from error
         faces = []
-        for one in self._detector.detect(self._image(self._format, np.ascontiguousarray(pixels))).detections:
+        for one in found.detections:
             x, y, w, h = (getattr(one.bounding_box, key) for key in ("origin_x", "origin_y", "width", "height"))
             lips = None
             if one.keypoints and len(one.keypoints) > self.MOUTH:

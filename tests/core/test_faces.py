@@ -290,6 +290,15 @@ def test_a_file_that_is_no_model_is_named(monkeypatch, model):
         load_detector("insightface", model)
 
 
+def test_a_model_of_another_kind_is_named_when_it_first_looks(monkeypatch, model):
+    def look(image):
+        raise RuntimeError("RET_CHECK failure\nshape().dims[1])==(num_boxes_)")
+
+    mediapipe(monkeypatch, lambda path: SimpleNamespace(detect=look))
+    with pytest.raises(InputError, match=r"model.bin cannot be used by mediapipe \(RET_CHECK failure shape.*give 1 file"):
+        load_detector("mediapipe", model).find(np.zeros((160, 200, 3), np.uint8))
+
+
 def test_every_detector_has_a_name_a_hint_and_what_its_file_is():
     assert set(detectors.LICENCES) == set(detectors.DETECTORS) - {"lbp"}
     assert all(kind.name == name and kind.hint for name, kind in detectors.WITH_FILE.items())
