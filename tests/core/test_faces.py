@@ -295,7 +295,7 @@ def test_a_model_of_another_kind_is_named_when_it_first_looks(monkeypatch, model
         raise RuntimeError("RET_CHECK failure\nshape().dims[1])==(num_boxes_)")
 
     mediapipe(monkeypatch, lambda path: SimpleNamespace(detect=look))
-    with pytest.raises(InputError, match=r"model.bin cannot be used by mediapipe \(RET_CHECK failure shape.*give 1 file"):
+    with pytest.raises(InputError, match=r"model.bin cannot be used by mediapipe \(RET_CHECK failure shape.*give 1"):
         load_detector("mediapipe", model).find(np.zeros((160, 200, 3), np.uint8))
 
 
