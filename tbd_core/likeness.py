@@ -17,6 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 
 PREFIX = "portraits"  # of the tensors in a bundle
+SIGNS = ("vae_psnr_least_db", "portrait_distance_most")  # in the header: the worst of the portraits held out
 CELLS = 4  # a side of the grid over which latents are averaged
 RIDGE = 1e-3  # of the spread, for directions that hardly vary
 # Beyond the worst portrait held out, because others may be a little worse: dB below, times as far.
@@ -50,7 +51,7 @@ def unlike_training(about: dict[str, Any], bundle: Path, vae: Any, latents: Tens
     from .checkpoint import store
 
     training = about.get("training", {})
-    least, most = training.get("vae_psnr_least_db"), training.get("portrait_distance_most")
+    least, most = (training.get(name) for name in SIGNS)
     if least is None or most is None:
         return None
     reasons = []

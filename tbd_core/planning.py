@@ -119,7 +119,11 @@ def check(options: GenerateOptions) -> Plan:
         speech=speech,
         said=said,
         notes=(
-            *portrait.warnings, *speech.warnings, *face_notes, *filter(None, [idle]), *unheard(options, guidance),
+            *portrait.warnings,
+            *speech.warnings,
+            *face_notes,
+            *filter(None, [idle]),
+            *unheard(options, guidance),
         ),  # fmt: skip
         seen=seen,
         boxes=boxes,

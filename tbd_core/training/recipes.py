@@ -53,7 +53,7 @@ def onward(seed: int = 0) -> Recipes:
         vae=kept,
         decoder=kept,
         readers=Recipe(steps=900, batch=32, learning_rate=1.5e-3, seed=seed),
-        stage1=Recipe(steps=1650, batch=12, learning_rate=8e-4, muon=0.01, show_every=800, seed=seed),
+        stage1=Recipe(steps=1500, batch=12, learning_rate=8e-4, muon=0.01, show_every=800, seed=seed),
         stage2=kept,
         reference=False,
     )

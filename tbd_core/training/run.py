@@ -87,7 +87,8 @@ def train_alone(
     run = Run(folder, pick_device(device))
     if start:
         config = store.read_drawable(start)
-        config = replace(config, defaults=replace(PRESETS[config.preset]().defaults, size=config.defaults.size))
+        if preset := PRESETS.get(config.preset):  # a bundle is drawn as today's preset asks
+            config = replace(config, defaults=replace(preset().defaults, size=config.defaults.size))
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None
@@ -110,7 +111,10 @@ def train_alone(
     # The three encoders, each by itself, and who will judge.
     loss = audio.audio_loss(run, networks.audio_encoder, ear, speech, recipes.audio.batch)
     fit(run, "audio", {"encoder": networks.audio_encoder, "teacher": ear}, loss, recipes.audio, keys["audio"])
-    hearing = audio.audio_score(networks.audio_encoder, ear, unheard)
+    if start and not recipes.audio.steps:  # whoever could read the ear was thrown away with its training
+        hearing = store.read_about(start)["training"]["hearing"]
+    else:
+        hearing = audio.audio_score(networks.audio_encoder, ear, unheard)
     more = random_plans(2 * len(face_plans), recipes.text.seed + 77, size.mix)
     loss = text.text_loss(run, networks.text_encoder, teacher, [*face_plans, *more], recipes.text.batch)
     fit(run, "text", {"encoder": networks.text_encoder, "teacher": teacher}, loss, recipes.text, keys["text"])
@@ -132,17 +136,14 @@ def train_alone(
         run, networks, config, recipes, keys, speech["sounds"], latents, faces["heard"], face_plans, clips, clip_plans
     )
 
-    drawn_portraits = latents["portraits"].float() * config.vae["scaling_factor"]
-    known = likeness.learn(drawn_portraits[: unseen.start])
-
+    known, signs = portraits_known(start, recipes, latents["portraits"].float() * scale, decibels[1])
     parts = {name: read_about(folder / f"{name}.safetensors") for name in PARTS}
     about = {
         "name": "tbd-tiny",
         "training": {
             "recipes": {name: value for name, value in asdict(recipes).items() if name != "judged"},
             "vae_psnr_db": round(float(decibels[0].mean()), 2),
-            "vae_psnr_least_db": round(float(decibels[1].min()), 2),  # of a portrait; for `generate` to warn (likeness)
-            "portrait_distance_most": round(float(likeness.distance(drawn_portraits[unseen], **known).max()), 3),
+            **signs,
             "hearing": {name: round(value, 3) for name, value in hearing.items()},
             "readers": readers.about["errors"],
             "seconds": {
@@ -164,6 +165,21 @@ def train_alone(
     if start:
         command += f" --from {start.name}"
     return {**about, "scores": write_report(output, command, recipes.judged)}
+
+
+def portraits_known(
+    start: Path | None, recipes: Recipes, portraits: Tensor, decibels: Tensor
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What `generate` asks before it warns of a portrait (likeness.py): tensors, and numbers for the header. Of
+    `portraits` [people, 4, h, w] at model scale, and what the autoencoder keeps of those held out; where it stays, what
+    it was trained on stays too."""
+    if start and not recipes.vae.steps:
+        before = store.read_about(start)["training"]
+        return store.read(start, likeness.PREFIX), {n: before[n] for n in likeness.SIGNS if n in before}
+    known_people, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(portraits)))
+    known = likeness.learn(portraits[known_people])
+    most = likeness.distance(portraits[unseen], **known).max()
+    return known, dict(zip(likeness.SIGNS, (round(float(decibels.min()), 2), round(float(most), 3)), strict=True))
 
 
 def train_autoencoder(

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tbd_core import likeness
 from tbd_core.config import SchedulerConfig
 from tbd_core.data import recordings
 from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces
@@ -300,8 +301,10 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     told = whole_run.train(tmp_path / "run", made, going_on, "cpu", start=first)
     before, after = load_file(first), load_file(made)
     trained = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
-    assert trained == {"text_encoder", "audioproj", "reference_unet", "denoising_unet", "portraits"}
+    assert trained == {"text_encoder", "audioproj", "reference_unet", "denoising_unet"}
     assert told["training"]["from"] == about["training"] and told["training"]["losses"]["vae"] == {}
+    assert told["training"]["hearing"] == about["training"]["hearing"]  # the ear is the same
+    assert all(told["training"][name] == about["training"][name] for name in likeness.SIGNS)  # and the autoencoder
     words = (tmp_path / "TINY.md").read_text()  # tells of both runs
     assert "--from out.safetensors`" in words and "| VAE | kept |" in words and "| VAE | 2 |" in words
     # And the denoiser alone goes on from there.
