@@ -241,7 +241,7 @@ def test_an_interrupted_process_ends_with_130_and_keeps_no_half_video(files, sma
     )
     folder = files / "out"
     deadline = time.monotonic() + 180
-    while not (folder.exists() and any(folder.glob("*.parts-*/clip_*.npz"))) and time.monotonic() < deadline:
+    while not (folder.exists() and any(folder.glob("*.parts-*/clip_?????.npz"))) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
