@@ -96,6 +96,8 @@ def test_cells_that_expressions_change_weigh_more_and_the_mean_is_one():
     assert torch.allclose(cells.mean((1, 2)), torch.ones(5))
     assert (cells[:4].flatten(1).argmax(1) == 1 * 4 + 2).all() and (cells[4] == 1).all()  # the last one rests
     assert telling_cells(change(portraits, faces).mean(0)).argmax() == 1 * 4 + 2
+    further = telling_cells(change(portraits, faces), 3.0, 10.0)  # up to ten times: 16 * 10 / (10 + 15)
+    assert cells[0, 1, 2].item() == pytest.approx(4.0) and further[0, 1, 2].item() == pytest.approx(6.4)
 
 
 def test_cells_of_each_sample_weigh_its_own_error():
