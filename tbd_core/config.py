@@ -25,6 +25,8 @@ class UNetConfig:
     motion: bool = True
     motion_num_heads: int = 8
     in_channels: int = LATENT_CHANNELS
+    # Whether the denoiser meets the portrait cell by cell too, where its own latents come in (ours: decision 0021).
+    reference_in: bool = False
 
     @property
     def wants_face(self) -> bool:
@@ -134,6 +136,7 @@ def tiny() -> ModelConfig:
             cross_attention_dim=64,
             audio_attention_dim=64,
             motion_num_heads=2,
+            reference_in=True,
         ),
         audio_projection=AudioProjectionConfig(layers=4, channels=96, intermediate=128, tokens=4, width=64),
         vae=dict(

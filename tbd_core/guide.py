@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .config import ModelConfig, SamplingDefaults
 from .errors import InputError
+from .models.unet import ENTRY
 from .progressive import MAX_STEPS
 from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
 
@@ -129,6 +130,11 @@ def check_guide(
         raise InputError(
             f"the reference is {width} wide, this model wants {wanted}; connect the same MODEL to ReferenceNet Encode "
             "and here"
+        )
+    if config.unet.reference_in and ENTRY not in reference:
+        raise InputError(
+            f"the reference has {len(reference)} features and lacks the portrait's first one, which this model wants; "
+            "connect the same MODEL to ReferenceNet Encode and here"
         )
     if config.unet.wants_face != (face is not None):
         kind, has = ("Hallo's kind, which wants", "none") if face is None else ("a kind without", "some")

@@ -27,6 +27,8 @@ from .recordings import check_voices, recording
 
 
 BLINKING = 0.04  # share of single faces in mid-blink
+QUIET = 0.3  # share of single faces at moments that shut the mouth, beside those the lot falls on (a quarter)
+SHUT = 0.02  # of opening, rounding and spread; below it the mouth is shut
 SECONDS = 8  # of one recording: its loudness is that of the whole, as at inference
 FRAMES = SECONDS * FPS
 MARGIN = AUDIO_WINDOW // 2  # frames at each end of a recording that no face stands at: their windows would be cut
@@ -100,9 +102,11 @@ def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
     `portraits` uint8 [people, 3, H, W] (at rest), `faces` uint8 [people, expressions, 3, H, W]; a person's pictures
     share pose and gaze, so that the portrait tells them. `identity` [people, NUM_IDENTITY], `mouth` [people,
     expressions, 3], `blink` [people, expressions]: see `Face`. `heard` [people, expressions, 2]: the recording and the
-    frame of it whose mouth (of `mouths` [recordings, FRAMES, 3]) a face has.
+    frame of it whose mouth (of `mouths` [recordings, FRAMES, 3]) a face has. What a unit does to the lips shows best on
+    a mouth that is shut, so more are than speech would have (`QUIET`).
     """
     plans = random_plans(size.people * size.expressions, size.seed, size.mix)
+    shut = shut_moments(mouths)
 
     def make(start: int, count: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(size.seed * 1_000_003 + start)
@@ -114,6 +118,10 @@ def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
         units = unit_levels(plans[start * per : (start + count) * per])
         which = torch.randint(len(mouths), (count * per,), generator=generator)
         when = torch.randint(MARGIN, FRAMES - MARGIN, (count * per,), generator=generator)
+        quiet = torch.rand(count * per, generator=generator) < QUIET
+        if len(shut):
+            chosen = shut[torch.randint(len(shut), (count * per,), generator=generator)]
+            which, when = torch.where(quiet.unsqueeze(1), chosen, torch.stack([which, when], dim=1)).T
         blink = (torch.rand(count * per, generator=generator) < BLINKING).float()
         same = [person.repeat_interleave(per, dim=0) for person in (identity, pose, gaze)]
         acting = Face(same[0], units, mouths[which, when], blink, same[1], same[2])
@@ -127,6 +135,13 @@ def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
         }
 
     return _shards(folder, "faces", size.people, 64, make), plans
+
+
+def shut_moments(mouths: Tensor) -> Tensor:
+    """[n, 2]: recording and frame of every moment of `mouths` [recordings, FRAMES, 3] that shuts the mouth and may have a
+    face."""
+    inside = mouths[:, MARGIN : FRAMES - MARGIN]
+    return (inside.amax(2) < SHUT).nonzero() + torch.tensor([0, MARGIN])
 
 
 def draw_clips(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str, Tensor], list[Plan]]:

@@ -40,7 +40,8 @@ def tokens(size: tuple[int, int], level: int) -> int:
 
 def features(config: UNetConfig, size: tuple[int, int]) -> int:
     """What ReferenceNet hands over of one picture."""
-    return sum(tokens(size, level) * width for level, width, _ in blocks(config))
+    entry = tokens(size, 0) * config.block_out_channels[0] if config.reference_in else 0
+    return entry + sum(tokens(size, level) * width for level, width, _ in blocks(config))
 
 
 def widest(config: UNetConfig, size: tuple[int, int]) -> int:

@@ -19,6 +19,9 @@ from .attention import AudioBlock, Context, HierarchicalAudioBlock, SpatialTrans
 from .motion import MotionModule
 
 
+ENTRY = "conv_in"  # the feature, beside those of the transformer blocks, that `reference_in` takes
+
+
 def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:
     """[B] → [B, dim], cosines first (SD 1.5's flip_sin_to_cos)."""
     half = dim // 2
@@ -187,6 +190,7 @@ class UNet(nn.Module):
         widths, groups = config.block_out_channels, config.norm_num_groups
         time_width = 4 * widths[0]
         self.conv_in = ops.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.reference_in = ops.Linear(widths[0], widths[0], bias=False) if head and config.reference_in else None
         self.time_embedding = TimestepEmbedding(widths[0], time_width, ops)
         self.down_blocks = nn.ModuleList([DownBlock(i, config, time_width, ops, attend) for i in range(4)])
         self.mid_block = MidBlock(config, time_width, ops, attend)
@@ -197,6 +201,11 @@ class UNet(nn.Module):
     def forward(self, latents: Tensor, timestep: Tensor, ctx: Context) -> Tensor:
         # Embedding.
         hidden = self.conv_in(latents)
+        if self.config.reference_in and ctx.record is not None:
+            ctx.record[ENTRY] = hidden.flatten(2).transpose(1, 2)
+        if self.reference_in is not None and ctx.reference is not None:
+            portrait = self.reference_in(ctx.reference[ENTRY]).transpose(1, 2).unflatten(2, hidden.shape[2:])
+            hidden = hidden + portrait.repeat_interleave(ctx.num_frames, dim=0)
         if ctx.located is not None:
             hidden = hidden + ctx.located
         time = timestep_embedding(timestep, self.config.block_out_channels[0]).to(hidden.dtype)
@@ -220,7 +229,8 @@ class UNet(nn.Module):
         return self.conv_out(silu(self.conv_norm_out(hidden)))
 
     def features(self, latents: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """What ReferenceNet sees at timestep 0: latents [B, C, h, w] → norm1 outputs {name: [B, h·w, C]}."""
+        """What ReferenceNet sees at timestep 0: latents [B, C, h, w] → norm1 outputs {name: [B, h·w, C]}, and what its
+        first convolution gives where the denoiser has a `reference_in`."""
         record: dict[str, Tensor] = {}
         timestep = torch.zeros(len(latents), device=latents.device)
         self(latents, timestep, Context(text=text, record=record))

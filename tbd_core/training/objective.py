@@ -11,6 +11,7 @@ from ..progressive import weights_at
 
 # Shares of what a sample is told (DESIGN): Algorithm 2's blend, pure fine, pure coarse, the bare label.
 BLEND, FINE, COARSE, LABEL = 0.5, 0.2, 0.15, 0.15
+SHIFT = 2.0  # of the timesteps towards noise: their mean is 0.61 of all, not 0.5
 DROP_ALL, DROP_ONE = 0.10, 0.05  # text, reference and audio together; each alone
 
 
@@ -54,6 +55,13 @@ def told(
         else:
             out.append(coarse[b] if kind == 2 else label[b])
     return torch.stack(out)
+
+
+def draw_timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
+    """[count] of 0 .. `total` - 1, more of them the noisier (`SHIFT`; Esser et al. 2024, Eq. 23 without its square root).
+    What the conditions say decides a picture while it is still noise."""
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    return (total * SHIFT * u / (1 + (SHIFT - 1) * u)).long().clamp(max=total - 1)
 
 
 def draw_drop(generator: torch.Generator) -> tuple[bool, bool, bool]:

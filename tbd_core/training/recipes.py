@@ -42,19 +42,19 @@ def tiny_recipes(seed: int = 0) -> Recipes:
 
 
 def onward(seed: int = 0) -> Recipes:
-    """On from a trained bundle: words with sides, and the denoiser taught by them. ReferenceNet, the VAE, the ears and
-    what relates the frames of a clip stay."""
+    """On from a trained bundle: the denoiser learns single frames, then what hears and what relates the frames of a clip
+    follow it. ReferenceNet, the VAE, the encoders and the readers stay."""
     kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
     return Recipes(
         name="onward",
-        corpus=CorpusSize(recordings=200, people=2400, expressions=4, clips=16, pixels=128, seed=2),
+        corpus=CorpusSize(recordings=300, people=3200, expressions=4, clips=192, pixels=128, seed=3),
         audio=kept,
-        text=Recipe(steps=1000, batch=48, learning_rate=2e-3, seed=seed),
+        text=kept,
         vae=kept,
         decoder=kept,
-        readers=Recipe(steps=900, batch=32, learning_rate=1.5e-3, seed=seed),
-        stage1=Recipe(steps=1500, batch=12, learning_rate=8e-4, muon=0.01, show_every=800, seed=seed),
-        stage2=kept,
+        readers=kept,
+        stage1=Recipe(steps=4200, batch=12, learning_rate=8e-4, muon=0.01, show_every=600, seed=seed),
+        stage2=Recipe(steps=300, batch=2, learning_rate=4e-4, muon=0.005, show_every=150, seed=seed),
         reference=False,
     )
 

@@ -64,8 +64,10 @@ def report(about: dict[str, Any], bundle: Path, command: str) -> str:
     """The account, its scores not yet measured."""
     training = about["training"]
     hearing, errors = training["hearing"], training["readers"]
-    before = training.get("from")
-    earlier = f"\n\nIt went on from a bundle that was trained before.\n\n{account(before)}" if before else ""
+    earlier, before = "", training.get("from")
+    while before:  # newest first
+        earlier += f"\n\nIt went on from a bundle that was trained before.\n\n{account(before)}"
+        before = before.get("from")
     return f"""# The bundled model
 
 `{bundle.name}` ({bundle.stat().st_size / 1e6:.1f} MB, fp16) holds all networks of preset `tiny`: VAE, text encoder,

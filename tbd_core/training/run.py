@@ -88,14 +88,15 @@ def train_alone(
     if start:
         config = store.read_drawable(start)
         if preset := PRESETS.get(config.preset):  # a bundle is drawn as today's preset asks
-            config = replace(config, defaults=replace(preset().defaults, size=config.defaults.size))
+            unet = replace(config.unet, reference_in=preset().unet.reference_in)
+            config = replace(config, unet=unet, defaults=replace(preset().defaults, size=config.defaults.size))
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None
     networks = build(config, attend=attend)
     if start:
         for name, network in networks.items():
-            store.fill(start, name, network, torch.float32)
+            store.fill(start, name, network, torch.float32, newer=("reference_in",))
     networks = networks.to(run.device, torch.float32)
     # Teachers are made here, so that a run in pieces starts them as an unbroken one does.
     ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)
@@ -133,7 +134,7 @@ def train_alone(
     networks.vae.register_to_config(scaling_factor=scale)
     config = replace(config, vae={**config.vae, "scaling_factor": scale})
     train_stages(
-        run, networks, config, recipes, keys, speech["sounds"], latents, faces["heard"], face_plans, clips, clip_plans
+        run, networks, config, recipes, keys, speech["sounds"], latents, faces, face_plans, clips, clip_plans
     )
 
     known, signs = portraits_known(start, recipes, latents["portraits"].float() * scale, decibels[1])
@@ -205,11 +206,11 @@ def train_autoencoder(
 
 def train_stages(
     run: Run, networks: Networks, config: ModelConfig, recipes: Recipes, keys: dict[str, str], sounds: Tensor,
-    latents: dict[str, Tensor], face_sounds: Tensor, face_plans: list[Plan], clips: dict[str, Tensor],
+    latents: dict[str, Tensor], faces: dict[str, Tensor], face_plans: list[Plan], clips: dict[str, Tensor],
     clip_plans: list[Plan],
 ) -> None:  # fmt: skip
-    """Train ReferenceNet and the denoiser; the encoders stay as they are. `latents` of `portraits` and `faces`,
-    `face_sounds` the corpus's `heard`."""
+    """Train ReferenceNet and the denoiser; the encoders stay as they are. `latents` are those of `portraits` and
+    `faces`."""
     portraits, targets = latents["portraits"], latents["faces"]
     scale = config.vae["scaling_factor"]
 
@@ -222,11 +223,11 @@ def train_stages(
 
     def of_frames() -> Loss:
         known = slice(reader.split_people(len(targets))[0].stop)
-        which, when = face_sounds.unbind(2)
+        which, when = faces["heard"].unbind(2)
         texts = all_texts(run, networks, face_plans[: known.stop * targets.shape[1]])
         return stages.stage1_loss(
-            run, config, nets, portraits[known] * scale, targets[known] * scale, heard()[which, when][known], texts,
-            recipes.stage1.batch,
+            run, config, nets, portraits[known] * scale, targets[known] * scale, faces["blink"][known],
+            heard()[which, when][known], texts, recipes.stage1.batch,
         )  # fmt: skip
 
     guided = {"reference": nets.reference, "denoiser": nets.denoiser, "audioproj": nets.projection}

@@ -19,7 +19,7 @@ from ..models.audio_projection import AudioProjection
 from ..models.unet import UNet
 from ..units import CLIP_FRAMES, MOTION_FRAMES
 from .loop import Loss, Run
-from .objective import add_noise, change, draw_drop, telling_cells, told, v_loss
+from .objective import add_noise, change, draw_drop, draw_timesteps, telling_cells, told, v_loss
 
 
 TELLING = 3.0, 10.0  # telling_cells' in stage 1: a unit on one side moves half a dozen cells of 256
@@ -51,11 +51,11 @@ class Guided:
 
 
 def stage1_loss(
-    run: Run, config: ModelConfig, nets: Guided, portraits: Tensor, faces: Tensor, windows: Tensor, texts: Texts,
-    batch: int,
+    run: Run, config: ModelConfig, nets: Guided, portraits: Tensor, faces: Tensor, blink: Tensor, windows: Tensor,
+    texts: Texts, batch: int,
 ) -> Loss:  # fmt: skip
-    """Latents, scaled: `portraits` [people, C, h, w], `faces` [people, E, C, h, w]; `windows` [people, E, window, L,
-    C'] is what each face hears. A step shows `batch` faces, all E of each person in it, so that ReferenceNet runs once
+    """Latents, scaled: `portraits` [people, C, h, w], `faces` [people, E, C, h, w]; `blink` [people, E] whether a face
+    blinks; `windows` [people, E, window, L, C'] is what each face hears. A step shows `batch` faces, all E of each person in it, so that ReferenceNet runs once
     for E of them."""
     scheduler = make_scheduler(config.scheduler)
     total, per = config.scheduler.num_train_timesteps, faces.shape[1]
@@ -67,8 +67,10 @@ def stage1_loss(
         latents = faces[people].flatten(0, 1).float()
         # For each face by itself: one eyebrow alone moves few cells, and in the mean of all faces the mouth's count.
         rest = portraits[people].repeat_interleave(per, dim=0)
-        cells = telling_cells(change(rest, latents), *TELLING).to(run.device)
-        timesteps = torch.randint(total, (len(rows),), generator=generator)
+        cells = telling_cells(change(rest, latents), *TELLING)
+        cells[blink[people].flatten() > 0] = 1  # nothing tells of a blink
+        cells = cells.to(run.device)
+        timesteps = draw_timesteps(len(rows), total, generator)
         noise = torch.randn(latents.shape, generator=generator)
         drop_text, drop_reference, drop_audio = draw_drop(generator)
         text = texts.pick(rows, timesteps, total, config.defaults.split, generator).to(run.device)
@@ -112,7 +114,7 @@ def stage2_loss(
         portrait = portraits[rows].float()
         first = torch.rand(batch, generator=generator) < FIRST_CLIP
         before[first] = portrait[first].unsqueeze(1).expand(-1, MOTION_FRAMES, -1, -1, -1)
-        timesteps = torch.randint(total, (batch,), generator=generator)
+        timesteps = draw_timesteps(batch, total, generator)
         noise = torch.randn(latents.shape, generator=generator)
         drop_text, drop_reference, drop_audio = draw_drop(generator)
         text = texts.pick(rows, timesteps, total, config.defaults.split, generator).to(run.device)

@@ -8,7 +8,7 @@ import torch
 from tbd_core.config import SamplingDefaults
 from tbd_core.errors import InputError
 from tbd_core.face_guide import FaceGuide
-from tbd_core.guide import FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames
+from tbd_core.guide import ENTRY, FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames
 
 
 DEFAULTS = SamplingDefaults(steps=12, guidance=1.5)
@@ -78,6 +78,14 @@ def test_a_reference_of_another_kind_of_model_is_refused(small_config):
         check_guide(hallo, portrait, None, *rest)
     with pytest.raises(InputError, match="of a kind without face tokens or masks, and the reference has some; connect"):
         check_guide(small_config, portrait, face, *rest)
+
+
+def test_a_reference_that_lacks_what_the_denoiser_takes_in_is_refused(small_config):
+    entered = replace(small_config, unet=replace(small_config.unet, reference_in=True))
+    portrait, rest = {FIRST_LAYER: torch.zeros(1, 4, 20)}, (torch.zeros(28, 2, 16), 20, 1)
+    check_guide(entered, portrait | {ENTRY: torch.zeros(1, 4, 20)}, None, *rest)
+    with pytest.raises(InputError, match="the reference has 1 features and lacks the portrait's first one, .* same MOD"):
+        check_guide(entered, portrait, None, *rest)
 
 
 def test_a_clip_goes_on_from_the_last_frames_of_the_one_before():

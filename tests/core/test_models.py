@@ -86,6 +86,46 @@ def test_reference_features_have_one_entry_for_every_attention_block(nets, refer
     assert names == {name.split(".transformer_blocks")[0] for name in own if name.endswith(".norm1")}
 
 
+def entering(fill) -> tuple[UNet, UNet]:
+    """(ReferenceNet, denoiser) of the form that meets the portrait where latents come in, too."""
+    config = replace(SMALL, reference_in=True)
+    return fill(UNet(reference_config(config), head=False), 1), fill(UNet(config), 2)
+
+
+def test_a_denoiser_with_reference_in_starts_as_one_without(small_config, reference_net):
+    unet = replace(SMALL, reference_in=True)
+    reference, denoiser = build_unets(replace(small_config, unet=unet))
+    plain = UNet(SMALL)
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("reference_in.")})
+    assert len(denoiser.state_dict()) == len(plain.state_dict()) + 1 and reference.reference_in is None
+    latents, timestep, ctx = inputs(reference, B=2)
+    assert differ(denoiser(latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
+
+
+def test_reference_in_adds_each_sample_s_portrait_to_all_its_frames(fill):
+    reference, denoiser = entering(fill)
+    latents, timestep, ctx = inputs(reference, B=2)
+    features = ctx.reference
+    assert features["conv_in"].shape == (2, SIZE[0] * SIZE[1], 16)
+    changed = {**features, "conv_in": features["conv_in"] * torch.tensor([2.0, 1.0]).view(2, 1, 1)}
+    apart = denoiser(latents, timestep, replace(ctx, reference=changed)) - denoiser(latents, timestep, ctx)
+    moved = apart.abs().flatten(1).amax(1)
+    assert (moved[:F] > 1e-3).all() and (moved[F:] == 0).all()
+
+
+def test_what_reference_in_adds_lies_where_the_portrait_has_it(fill):
+    reference, denoiser = entering(fill)
+    latents, _, ctx = inputs(reference)
+    seen: list[torch.Tensor] = []
+    denoiser.down_blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for scale in (1.0, 2.0):
+        entry = ctx.reference["conv_in"].clone()
+        entry[0, 1 * SIZE[1] + 5] *= scale  # row 1, column 5
+        denoiser(latents, torch.tensor([500]), replace(ctx, reference={**ctx.reference, "conv_in": entry}))
+    where = (seen[1] - seen[0]).abs().amax((0, 1)).nonzero().tolist()
+    assert where == [[1, 5]]
+
+
 @pytest.mark.parametrize("form", ["single", "hierarchical"])
 def test_bf16_is_close_to_fp32(nets, reference_net, form):
     latents, timestep, ctx = inputs(reference_net)

@@ -15,7 +15,7 @@ from torch import nn
 from tbd_core import likeness
 from tbd_core.config import SchedulerConfig
 from tbd_core.data import recordings
-from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces
+from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, shut_moments
 from tbd_core.data.plans import AU_NUMBERS, Mix, random_plans, single_unit_plan, unit_levels
 from tbd_core.denoise import make_scheduler
 from tbd_core.errors import InputError
@@ -27,7 +27,7 @@ from tbd_core.synthetic.speech import babble
 from tbd_core.training import run as whole_run
 from tbd_core.training import show, stages
 from tbd_core.training.loop import Run
-from tbd_core.training.objective import add_noise, change, draw_drop, telling_cells, told, v_loss
+from tbd_core.training.objective import add_noise, change, draw_drop, draw_timesteps, telling_cells, told, v_loss
 from tbd_core.training.recipes import onward, smoke
 
 
@@ -193,7 +193,8 @@ def test_stage_1_shows_all_faces_of_a_person_for_one_run_of_reference_net(tmp_pa
     faces, portraits = torch.randn(5, 3, 4, 4, 4), torch.randn(5, 4, 4, 4)
     windows = torch.randn(5, 3, 5, projection.layers, projection.channels)
     run = Run(tmp_path, torch.device("cpu"))
-    loss = stages.stage1_loss(run, small_config, nets, portraits, faces, windows, some_texts(15, 16), batch=6)
+    texts, blink = some_texts(15, 16), torch.zeros(5, 3)
+    loss = stages.stage1_loss(run, small_config, nets, portraits, faces, blink, windows, texts, batch=6)
     values = [loss(torch.Generator().manual_seed(seed))["loss"] for seed in range(4)]
     assert seen and set(seen) == {2}  # six faces: two people, three expressions each
     values[0].backward()
@@ -209,11 +210,50 @@ def test_stage_1_hears_what_each_face_says(tmp_path, small_config):
     run = Run(tmp_path, torch.device("cpu"))
 
     def value(windows) -> float:
-        loss = stages.stage1_loss(run, small_config, nets, portraits, faces, windows, texts, batch=4)
+        loss = stages.stage1_loss(run, small_config, nets, portraits, faces, torch.zeros(2, 2), windows, texts, batch=4)
         return loss(torch.Generator().manual_seed(3))["loss"].item()
 
     silence = torch.zeros(2, 2, 5, projection.layers, projection.channels)
     assert value(silence) == value(silence) != value(silence + 1)
+
+
+def test_a_blink_weighs_no_cell_more_than_another(tmp_path, small_config):
+    """Nothing tells of it: a face that blinks is weighed like one that changes everywhere alike."""
+    nets, _ = guided(small_config)
+    projection, run = small_config.audio_projection, Run(tmp_path, torch.device("cpu"))
+    portraits, texts = torch.randn(2, 4, 4, 4), some_texts(4, 16)
+    faces = portraits.unsqueeze(1).repeat(1, 2, 1, 1, 1)
+    faces[..., 1, 2] += 3.0  # one cell of sixteen
+    windows = torch.zeros(2, 2, 5, projection.layers, projection.channels)
+
+    def value(blink: float, faces=faces) -> float:
+        shut = torch.full((2, 2), blink)
+        loss = stages.stage1_loss(run, small_config, nets, portraits, faces, shut, windows, texts, batch=4)
+        return loss(torch.Generator().manual_seed(3))["loss"].item()
+
+    assert value(1.0) != value(0.0)
+    everywhere = portraits.unsqueeze(1).repeat(1, 2, 1, 1, 1) + 1.0
+    assert value(1.0, everywhere) == pytest.approx(value(0.0, everywhere), rel=1e-5)
+
+
+def test_timesteps_are_all_drawn_and_more_of_the_noisy_ones():
+    drawn = draw_timesteps(200_000, 1000, torch.Generator().manual_seed(0))
+    assert drawn.min() == 0 and drawn.max() == 999
+    # t = 2u / (1 + u): half of them lie above 2/3, and the density at t is 2 / (2 - t)^2.
+    assert (drawn >= 667).float().mean() == pytest.approx(0.5, abs=0.01)
+    first, last = (drawn < 50).sum(), (drawn >= 950).sum()
+    assert float(last / first) == pytest.approx(((2 - 0.025) / (2 - 0.975)) ** 2, rel=0.05)
+
+
+def test_faces_stand_at_shut_mouths_more_often_than_speech_has_them(tmp_path):
+    mouths = torch.ones(2, FRAMES, 3)
+    mouths[0, 50:60] = 0.0
+    mouths[1, 0] = 0.0  # no face may stand here
+    assert shut_moments(mouths).tolist() == [[0, frame] for frame in range(50, 60)]
+    size = CorpusSize(recordings=2, people=32, expressions=4, clips=0, pixels=16)
+    faces, _ = draw_faces(tmp_path, size, mouths)
+    shut = (faces["mouth"].amax(2) == 0).float().mean()
+    assert 0.2 < float(shut) < 0.45
 
 
 def test_every_open_mouth_of_the_corpus_is_that_of_a_recording(tmp_path):
@@ -313,6 +353,7 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     kept = dict.fromkeys(("text", "readers"), replace(quick, steps=0))
     alone = replace(going_on, reference=False, **kept)
     whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", alone, "cpu", start=made)
+    assert (tmp_path / "TINY.md").read_text().count("It went on from a bundle") == 2  # tells of all three runs
     before, after = after, load_file(tmp_path / "further.safetensors")
     trained = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert trained and {name.split(".")[0] for name in trained} == {"denoising_unet"}
