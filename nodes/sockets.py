@@ -42,7 +42,7 @@ class EncodedReference:
     """A portrait as the model sees it."""
 
     latents: Tensor  # [1, 4, h, w] times the model's latent scale
-    features: dict[str, Tensor]  # by attention layer: [1, h·w, C] on the CPU
+    features: dict[str, Tensor]  # by name (models.attention.Context): [1, h·w, C] on the CPU
     size: tuple[int, int]  # width, height of the video in pixels
     source: str
     warnings: tuple[str, ...]

@@ -133,8 +133,8 @@ def check_guide(
         )
     if config.unet.reference_in and ENTRY not in reference:
         raise InputError(
-            f"the reference has {len(reference)} features and lacks the portrait's first one, which this model wants; "
-            "connect the same MODEL to ReferenceNet Encode and here"
+            f"the reference has {len(reference)} features and none called {ENTRY}, which this model wants; connect the "
+            "same MODEL to ReferenceNet Encode and here"
         )
     if config.unet.wants_face != (face is not None):
         kind, has = ("Hallo's kind, which wants", "none") if face is None else ("a kind without", "some")

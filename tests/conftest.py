@@ -95,6 +95,7 @@ def small_config():
             cross_attention_dim=16,
             audio_attention_dim=24,
             motion_num_heads=2,
+            reference_in=True,
         ),
         audio_projection=AudioProjectionConfig(layers=2, channels=16, intermediate=24, tokens=4, width=24),
         vae=dict(

@@ -187,15 +187,13 @@ def fill(
     """Fill and freeze one network, also one built on the meta device: nothing else of the bundle is read.
 
     `module` then lies on the CPU, its floats as `dtype` (None: as they are stored). `beside`: children of it that are
-    networks of their own in the bundle, each under its own name. `newer`: children that stay as they are when an older
-    bundle lacks them. InputError names missing or unknown keys.
+    networks of their own in the bundle, each under its own name. `newer`: children that stay as they are (not on
+    the meta device, then) when an older bundle lacks them. InputError names missing or unknown keys.
     """
     state = read(path, prefix, dtype)
     for name in beside:
         state |= {f"{name}.{key}": value for key, value in read(path, name, dtype).items()}
-    for name in newer:
-        if hasattr(module, name) and not any(key.startswith(f"{name}.") for key in state):
-            state |= {key: value for key, value in module.state_dict().items() if key.startswith(f"{name}.")}
+    state = {key: value for key, value in module.state_dict().items() if key.partition(".")[0] in newer} | state
     _fill(path, prefix, module, state)
     module.eval().requires_grad_(False)
 

@@ -138,8 +138,8 @@ def draw_faces(folder: Path, size: CorpusSize, mouths: Tensor) -> tuple[dict[str
 
 
 def shut_moments(mouths: Tensor) -> Tensor:
-    """[n, 2]: recording and frame of every moment of `mouths` [recordings, FRAMES, 3] that shuts the mouth and may have a
-    face."""
+    """[n, 2]: recording and frame of every moment of `mouths` [recordings, FRAMES, 3] that shuts the mouth and may have
+    a face."""
     inside = mouths[:, MARGIN : FRAMES - MARGIN]
     return (inside.amax(2) < SHUT).nonzero() + torch.tensor([0, MARGIN])
 

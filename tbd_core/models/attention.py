@@ -48,7 +48,8 @@ class AudioMasks(NamedTuple):
 @dataclass
 class Context:
     """All that guides one forward of the denoiser. Features are keyed by the block's name, e.g.
-    `down_blocks.0.attentions.1`; they are ReferenceNet's norm1 outputs."""
+    `down_blocks.0.attentions.1`; they are ReferenceNet's norm1 outputs, and, where the
+    denoiser has a `reference_in`, its first convolution's output as `unet.ENTRY` (of motion frames nobody reads it)."""
 
     text: Tensor  # [B, N, D], what attn2 hears: with Hallo's weights the face's tokens
     num_frames: int = 1  # F; the batch of the latents is B·F, frames fastest
@@ -62,7 +63,7 @@ class Context:
     located: Tensor | None = None  # [1, C, h, w], FaceLocator's feature, added after the first convolution
     cache: KVCache | None = None
     text_id: Hashable = "text"  # tells apart the texts of one cache; None: not worth keeping
-    record: dict[str, Tensor] | None = field(default=None, repr=False)  # filled with norm1 outputs when given
+    record: dict[str, Tensor] | None = field(default=None, repr=False)  # filled with features when given
 
     def audio_tokens(self) -> Tensor:
         """[B·F, N, D], a row for each frame."""

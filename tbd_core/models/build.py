@@ -99,8 +99,8 @@ def wav2vec2(values: dict[str, Any]) -> Wav2Vec2Model:
 
 
 def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple[UNet, UNet]:
-    """(ReferenceNet, denoiser). What is added to SD 1.5 starts as nothing: the outputs of fresh motion modules
-    of fresh `single` audio modules are zero (`hierarchical` ones are only ever loaded), and so is `reference_in`."""
+    """(ReferenceNet, denoiser). What is added to SD 1.5 starts as nothing: the outputs of fresh motion modules and
+    of fresh `single` audio modules (`hierarchical` ones are only ever loaded), and all of `reference_in`, are zero."""
     reference = UNet(reference_config(config.unet), head=False, ops=ops, attend=attend)
     denoiser = UNet(config.unet, ops=ops, attend=attend)
     if config.unet.audio == "single":

@@ -41,7 +41,12 @@ def tokens(size: tuple[int, int], level: int) -> int:
 def features(config: UNetConfig, size: tuple[int, int]) -> int:
     """What ReferenceNet hands over of one picture."""
     entry = tokens(size, 0) * config.block_out_channels[0] if config.reference_in else 0
-    return entry + sum(tokens(size, level) * width for level, width, _ in blocks(config))
+    return entry + asked(config, size)
+
+
+def asked(config: UNetConfig, size: tuple[int, int]) -> int:
+    """What of that attention asks: the rest has no keys and values."""
+    return sum(tokens(size, level) * width for level, width, _ in blocks(config))
 
 
 def widest(config: UNetConfig, size: tuple[int, int]) -> int:
@@ -62,7 +67,7 @@ def kept(config: ModelConfig, size: tuple[int, int], texts: int) -> int:
     heard = sum((BRANCHES * inner if hierarchical else width) for _, width, inner in blocks(unet))
     heard *= 0 if unet.audio == "none" else CLIP_FRAMES * config.audio_projection.tokens
     words = texts * TEXT_TOKENS * sum(width for _, width, _ in blocks(unet)) * (2 if unet.context == "both" else 1)
-    return (1 + MOTION_FRAMES) * seen + 2 * (seen + heard + words)
+    return (1 + MOTION_FRAMES) * seen + 2 * (asked(unet, size) + heard + words)
 
 
 def drawing(config: ModelConfig, size: tuple[int, int], texts: int) -> int:

@@ -19,7 +19,7 @@ from .attention import Context, KVCache
 from .audio_projection import AudioProjection
 from .decoding import DECODED_PIXELS, decode_parts
 from .motion import MAX_FRAMES
-from .unet import UNet
+from .unet import ENTRY, UNet
 
 
 OVERRIDE = "optimized_attention_override"  # in a pass's options: the user's own attention
@@ -82,6 +82,12 @@ class HostedDenoiser(UNet):
             raise InputError(
                 "0 conditions of the face came with the prompts, and this model (Hallo's weights) draws nothing "
                 "without; use TBD Sampler, or Apply Conditions before KSampler"
+            )
+        seen = tbd and tbd.reference
+        if self.reference_in is not None and seen is not None and ENTRY not in seen:
+            raise InputError(
+                f"the portrait of the conditions has {len(seen)} features and none called {ENTRY}, which this model "
+                "wants; connect the same MODEL to ReferenceNet Encode, Apply Conditions and here"
             )
         if frames > MAX_FRAMES - MOTION_FRAMES:
             raise InputError(

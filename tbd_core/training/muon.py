@@ -17,7 +17,8 @@ from ..devices import multiplies_bf16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pulls all singular values towards 1
 ROUNDS = 5
-OUTER = ("conv_in", "conv_out", "quant_conv", "embedding", "position")  # where pictures, latents and words come and go
+# Where pictures, latents and words come and go. (`reference_in` is not among them: what it takes is features.)
+OUTER = ("conv_in", "conv_out", "quant_conv", "embedding", "position")
 
 
 def inner(name: str, parameter: Tensor) -> bool:

@@ -58,8 +58,8 @@ def told(
 
 
 def draw_timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
-    """[count] of 0 .. `total` - 1, more of them the noisier (`SHIFT`; Esser et al. 2024, Eq. 23 without its square root).
-    What the conditions say decides a picture while it is still noise."""
+    """[count] of 0 .. `total` - 1, more of them the noisier: shifted by `SHIFT` (Esser et al. 2024, Eq. 23). What the
+    conditions say decides a picture while it is still noise."""
     u = torch.rand(count, generator=generator, dtype=torch.float64)
     return (total * SHIFT * u / (1 + (SHIFT - 1) * u)).long().clamp(max=total - 1)
 

@@ -42,8 +42,8 @@ def tiny_recipes(seed: int = 0) -> Recipes:
 
 
 def onward(seed: int = 0) -> Recipes:
-    """On from a trained bundle: the denoiser learns single frames, then what hears and what relates the frames of a clip
-    follow it. ReferenceNet, the VAE, the encoders and the readers stay."""
+    """On from a trained bundle: the denoiser learns single frames, then what hears and what relates the frames of a
+    clip follow it. ReferenceNet, the VAE, the encoders and the readers stay."""
     kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
     return Recipes(
         name="onward",

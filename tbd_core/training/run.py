@@ -87,8 +87,8 @@ def train_alone(
     run = Run(folder, pick_device(device))
     if start:
         config = store.read_drawable(start)
-        if preset := PRESETS.get(config.preset):  # a bundle is drawn as today's preset asks
-            unet = replace(config.unet, reference_in=preset().unet.reference_in)
+        if preset := PRESETS.get(config.preset):  # a bundle gets today's newer layer, and is drawn as the preset asks
+            unet = replace(config.unet, reference_in=config.unet.reference_in or preset().unet.reference_in)
             config = replace(config, unet=unet, defaults=replace(preset().defaults, size=config.defaults.size))
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
@@ -133,9 +133,7 @@ def train_alone(
     scale = config.vae["scaling_factor"] if start else 1 / float(latents["faces"].float().std())
     networks.vae.register_to_config(scaling_factor=scale)
     config = replace(config, vae={**config.vae, "scaling_factor": scale})
-    train_stages(
-        run, networks, config, recipes, keys, speech["sounds"], latents, faces, face_plans, clips, clip_plans
-    )
+    train_stages(run, networks, config, recipes, keys, speech["sounds"], latents, faces, face_plans, clips, clip_plans)
 
     known, signs = portraits_known(start, recipes, latents["portraits"].float() * scale, decibels[1])
     parts = {name: read_about(folder / f"{name}.safetensors") for name in PARTS}

@@ -55,8 +55,8 @@ def stage1_loss(
     texts: Texts, batch: int,
 ) -> Loss:  # fmt: skip
     """Latents, scaled: `portraits` [people, C, h, w], `faces` [people, E, C, h, w]; `blink` [people, E] whether a face
-    blinks; `windows` [people, E, window, L, C'] is what each face hears. A step shows `batch` faces, all E of each person in it, so that ReferenceNet runs once
-    for E of them."""
+    blinks; `windows` [people, E, window, L, C'] is what each face hears. A step shows `batch` faces, all E of each
+    person in it, so that ReferenceNet runs once for E of them."""
     scheduler = make_scheduler(config.scheduler)
     total, per = config.scheduler.num_train_timesteps, faces.shape[1]
     empty = texts.empty.float().to(run.device)

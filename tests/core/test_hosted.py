@@ -125,8 +125,10 @@ def test_a_guide_is_held_against_every_form_of_batch(denoiser, guide):
         (31, {}, "31 frames are drawn at once; at most 30 are possible: use TBD Sampler"),
         (1, {"control": object()}, "1 ControlNet is applied, and this model has no place for one; take it off"),
         (1, {"context": None}, r"the conditioning has no text \(0 tokens\)"),
+        (3, {"tbd": Guide({"down": torch.zeros(1, 64, 20)}, None, None, (64, 64))},
+         "of the conditions has 1 features and none called conv_in, .* Apply Conditions and here"),
     ],
-)
+)  # fmt: skip
 def test_what_the_network_cannot_do_is_said(denoiser, frames, given, message):
     x, at, text = inputs(1, frames)
     with pytest.raises(InputError, match=message):

@@ -92,7 +92,7 @@ def entering(fill) -> tuple[UNet, UNet]:
     return fill(UNet(reference_config(config), head=False), 1), fill(UNet(config), 2)
 
 
-def test_a_denoiser_with_reference_in_starts_as_one_without(small_config, reference_net):
+def test_a_denoiser_with_reference_in_starts_as_one_without(small_config):
     unet = replace(SMALL, reference_in=True)
     reference, denoiser = build_unets(replace(small_config, unet=unet))
     plain = UNet(SMALL)
@@ -113,14 +113,29 @@ def test_reference_in_adds_each_sample_s_portrait_to_all_its_frames(fill):
     assert (moved[:F] > 1e-3).all() and (moved[F:] == 0).all()
 
 
+def test_without_a_reference_nothing_is_added(fill):
+    reference, denoiser = entering(fill)
+    latents, timestep, ctx = inputs(reference, reference=None)
+    plain = UNet(SMALL)
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("reference_in.")})
+    assert differ(denoiser(latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
+
+
+def test_what_enters_is_the_first_convolution_of_the_portrait(fill):
+    reference, _ = entering(fill)
+    portrait = torch.randn(2, 4, 8, 12)
+    entry = reference.features(portrait, torch.randn(2, 7, TEXT))["conv_in"]
+    assert torch.equal(entry.transpose(1, 2).unflatten(2, (8, 12)), reference.conv_in(portrait))
+
+
 def test_what_reference_in_adds_lies_where_the_portrait_has_it(fill):
     reference, denoiser = entering(fill)
-    latents, _, ctx = inputs(reference)
+    latents, _, ctx = inputs(reference, size=(8, 12))
     seen: list[torch.Tensor] = []
     denoiser.down_blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     for scale in (1.0, 2.0):
         entry = ctx.reference["conv_in"].clone()
-        entry[0, 1 * SIZE[1] + 5] *= scale  # row 1, column 5
+        entry[0, 1 * 12 + 5] *= scale  # row 1, column 5
         denoiser(latents, torch.tensor([500]), replace(ctx, reference={**ctx.reference, "conv_in": entry}))
     where = (seen[1] - seen[0]).abs().amax((0, 1)).nonzero().tolist()
     assert where == [[1, 5]]

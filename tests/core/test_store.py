@@ -54,6 +54,20 @@ def fails(path, pattern: str) -> None:
     assert "\n" not in str(caught.value) and re.search("(take the bundled one|copy or download)", str(caught.value))
 
 
+def test_a_newer_layer_that_an_older_bundle_lacks_stays_as_it_is(small_config, bundle, write):
+    layer = "denoising_unet.reference_in.weight"
+    network = build(small_config).denoising_unet
+    store.fill(write({layer: None}), "denoising_unet", network, torch.float32, newer=("reference_in",))
+    assert not network.reference_in.weight.any()  # as it was built
+    assert torch.equal(network.conv_in.weight, bundle[0][KEY].float())
+    store.fill(write(), "denoising_unet", network, torch.float32, newer=("reference_in",))
+    assert torch.equal(network.reference_in.weight, bundle[0][layer].float())
+    with pytest.raises(InputError, match="denoising_unet lacks 1 keys"):
+        store.fill(write({layer: None}), "denoising_unet", network, torch.float32)
+    with pytest.raises(InputError, match="denoising_unet lacks 1 keys"):
+        store.fill(write({KEY: None}), "denoising_unet", network, torch.float32, newer=("reference_in",))
+
+
 def test_what_is_saved_as_fp16_loads_as_its_fp16_rounding(small_config, fill, tmp_path):
     networks = build(small_config)
     for seed, (_, module) in enumerate(networks.items()):
