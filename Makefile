@@ -14,6 +14,9 @@ INTENSITY ?= moderate
 RECORDINGS ?=
 PORTRAITS ?=
 
+# Processes that `make test` is shared among, at most 8; each computes on one core.
+JOBS ?= auto
+
 # A ComfyUI checkout, and a Python that has its requirements beside ours.
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFY_PYTHON ?= $(PY)
@@ -43,8 +46,8 @@ demo: $(READY)  ## draw output/demo.mp4 and its contact sheet (PORTRAIT= SPEECH=
 		--emotion "$(EMOTION)" --intensity "$(INTENSITY)" --output output/demo.mp4
 	$(PY) -m tbd_core contact-sheet output/demo.mp4
 
-test: $(READY)  ## run the fast tests (CPU, no network)
-	$(PY) -m pytest
+test: $(READY)  ## run the fast tests (CPU, no network; JOBS=)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile
 
 test-slow: $(READY)  ## run the slow tests too, which start other processes
 	$(PY) -m pytest -m slow

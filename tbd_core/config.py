@@ -167,8 +167,8 @@ def tiny() -> ModelConfig:
             num_conv_pos_embeddings=16,
             num_conv_pos_embedding_groups=4,
         ),
-        # No guidance, and the coarse prompt leads for two of ten steps only: docs/decisions/0020.
-        defaults=SamplingDefaults(steps=10, guidance=1.0, split=(0.2,), size=128),
+        # No guidance, and the coarse prompt leads for the first of five steps only: docs/decisions/0020 and 0022.
+        defaults=SamplingDefaults(steps=5, guidance=1.0, split=(0.2,), size=128),
     )
 
 

@@ -15,7 +15,7 @@ HUMO = f"{HUB}/Comfy-Org/HuMo_ComfyUI/resolve/main/split_files"
 SAMPLER = "uni_pc"  # of ComfyUI's own templates for Wan 2.2 S2V and HuMo
 LIGHT = f"{HUB}/Kijai/WanVideo_comfy/resolve/main/Lightx2v"
 
-SPLIT = "0.2"  # what the bundled model asks for: the coarse prompt leads for two of its ten steps
+SPLIT = "0.2"  # what the bundled model asks for: the coarse prompt leads for the first of its five steps
 OWN_FILES = "Put **Load Image** and **Load Audio** in place of *TBD Sample Inputs* for your own portrait and recording."
 UNTESTED = (
     "**The graph is validated by ComfyUI 0.8.0; we could not run it with the weights.** Missing models are named, with "

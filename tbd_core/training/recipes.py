@@ -42,8 +42,8 @@ def tiny_recipes(seed: int = 0) -> Recipes:
 
 
 def onward(seed: int = 0) -> Recipes:
-    """On from a trained bundle: the denoiser learns single frames, then what hears and what relates the frames of a
-    clip follow it. ReferenceNet, the VAE, the encoders and the readers stay."""
+    """On from a trained bundle: the denoiser learns by new drawings, the readers see them too. ReferenceNet, the VAE,
+    the encoders and what hears or relates the frames of a clip stay."""
     kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
     return Recipes(
         name="onward",
@@ -52,9 +52,9 @@ def onward(seed: int = 0) -> Recipes:
         text=kept,
         vae=kept,
         decoder=kept,
-        readers=kept,
-        stage1=Recipe(steps=4200, batch=12, learning_rate=8e-4, muon=0.01, show_every=600, seed=seed),
-        stage2=Recipe(steps=300, batch=2, learning_rate=4e-4, muon=0.005, show_every=150, seed=seed),
+        readers=Recipe(steps=1600, batch=32, learning_rate=1e-3, seed=seed),
+        stage1=Recipe(steps=4200, batch=12, learning_rate=8e-4, muon=0.01, show_every=1400, seed=seed),
+        stage2=kept,
         reference=False,
     )
 

@@ -61,7 +61,7 @@ def world(public, root, small_config, tmp_path_factory):
     # Widths that grow as SD 1.5's do: a ResNet then has a shortcut where SD 1.5's has one.
     small = replace(
         small_config,
-        unet=replace(small_config.unet, block_out_channels=(20, 28, 36, 36)),
+        unet=replace(small_config.unet, block_out_channels=(20, 28, 36, 36), reference_in=False),
         vae=small_config.vae | {"block_out_channels": [8, 16, 24, 24], "layers_per_block": 2},
     )
     parts = public.sd(small)
