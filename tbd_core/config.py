@@ -11,6 +11,9 @@ from pathlib import Path
 from .units import AUDIO_CHUNK, AUDIO_WINDOW, LATENT_CHANNELS
 
 
+ENTRY = "conv_in"  # the feature, beside those of the transformer blocks, that `reference_in` takes
+
+
 @dataclass(frozen=True)
 class UNetConfig:
     """Both U-Nets: SD 1.5's topology, four levels, two layers a block on the way down, three up."""

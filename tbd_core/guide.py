@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .config import ModelConfig, SamplingDefaults
+from .config import ENTRY, ModelConfig, SamplingDefaults
 from .errors import InputError
-from .models.unet import ENTRY
 from .progressive import MAX_STEPS
 from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..config import ModelConfig
+from ..config import ENTRY, ModelConfig
 from ..errors import InputError
 from ..units import MOTION_FRAMES
 from .attention import Context, KVCache
 from .audio_projection import AudioProjection
 from .decoding import DECODED_PIXELS, decode_parts
 from .motion import MAX_FRAMES
-from .unet import ENTRY, UNet
+from .unet import UNet
 
 
 OVERRIDE = "optimized_attention_override"  # in a pass's options: the user's own attention

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from ..config import UNetConfig
+from ..config import ENTRY, UNetConfig
 from .attention import AudioBlock, Context, HierarchicalAudioBlock, SpatialTransformer, TransformerBlock
 from .motion import MotionModule
-
-
-ENTRY = "conv_in"  # the feature, beside those of the transformer blocks, that `reference_in` takes
 
 
 def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tbd_core.config import SamplingDefaults
+from tbd_core.config import ENTRY, SamplingDefaults
 from tbd_core.errors import InputError
 from tbd_core.face_guide import FaceGuide
 from tbd_core.guide import FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames
-from tbd_core.models.unet import ENTRY
 
 
 DEFAULTS = SamplingDefaults(steps=12, guidance=1.5)
