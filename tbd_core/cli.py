@@ -100,7 +100,7 @@ def parser() -> Parser:
     made = command("train", run_train, show_train, "train the small model; the same command again goes on")
     made.add_argument(
         "--recipe", default="tiny",
-        help="tiny (an afternoon on two cores), onward (an hour more, with --from) or smoke (a minute); want espeak-ng",
+        help="tiny (an afternoon on two cores), onward (1.5 hours, with --from) or smoke (a minute); want espeak-ng",
     )  # fmt: skip
     made.add_argument("--from", type=Path, dest="start", metavar="BUNDLE", help="train on from a bundle's networks")
     made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")

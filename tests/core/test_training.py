@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tbd_core import likeness
+from tbd_core.checkpoint import store
 from tbd_core.config import SchedulerConfig
 from tbd_core.data import recordings
 from tbd_core.data.corpus import FRAMES, CorpusSize, draw_clips, draw_faces, shut_moments
@@ -281,8 +282,9 @@ def without_voices(patches):
 
 @pytest.fixture(scope="module")
 def unguided(small_config):
-    """Draws in one pass a step: what is drawn is not what is tested here."""
-    return replace(small_config, defaults=replace(small_config.defaults, guidance=1.0))
+    """Draws in one pass a step (what is drawn is not what is tested here), and lacks the newer layer."""
+    unet = replace(small_config.unet, reference_in=False)
+    return replace(small_config, unet=unet, defaults=replace(small_config.defaults, guidance=1.0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -352,10 +354,18 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     # And the denoiser alone goes on from there.
     kept = dict.fromkeys(("text", "readers"), replace(quick, steps=0))
     alone = replace(going_on, reference=False, **kept)
+    # By then the preset has a newer layer and is drawn otherwise.
+    before = store.read_drawable(made)
+    newer = replace(before, unet=replace(before.unet, reference_in=True), defaults=replace(before.defaults, steps=3))
+    monkeypatch.setitem(whole_run.PRESETS, before.preset, lambda: newer)
     whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", alone, "cpu", start=made)
     assert (tmp_path / "TINY.md").read_text().count("It went on from a bundle") == 2  # tells of all three runs
+    further = store.read_drawable(tmp_path / "further.safetensors")
+    assert not before.unet.reference_in and before.defaults.steps != 3
+    assert further.unet.reference_in and further.defaults.steps == 3
     before, after = after, load_file(tmp_path / "further.safetensors")
-    trained = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert after.keys() - before.keys() == {"denoising_unet.reference_in.weight"}
+    trained = {name for name, value in after.items() if name not in before or not torch.equal(value, before[name])}
     assert trained and {name.split(".")[0] for name in trained} == {"denoising_unet"}
     assert not any("audio_modules" in name or "motion_modules" in name for name in trained)
 
