@@ -12,6 +12,7 @@ from .units import AUDIO_CHUNK, AUDIO_WINDOW, LATENT_CHANNELS
 
 
 ENTRY = "conv_in"  # the feature, beside those of the transformer blocks, that `reference_in` takes
+LATENTS = "latents"  # and that `reference_out` takes
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class UNetConfig:
     in_channels: int = LATENT_CHANNELS
     # Whether the denoiser meets the portrait cell by cell too, where its own latents come in (ours: decision 0021).
     reference_in: bool = False
+    # For how many timesteps it knows by itself what to give where nothing differs from the portrait, so that its layers
+    # have only to say what does (ours: decision 0023); 0: for none, as in SD 1.5.
+    reference_out: int = 0
+
+    @property
+    def entries(self) -> dict[str, int]:
+        """What the denoiser takes of the portrait beside the features of the transformer blocks: {name: width}."""
+        first = {ENTRY: self.block_out_channels[0]} if self.reference_in else {}
+        return first | ({LATENTS: self.in_channels} if self.reference_out else {})
 
     @property
     def wants_face(self) -> bool:
@@ -93,9 +103,9 @@ class SamplingDefaults:
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build the networks of one bundle. `vae`, `text_encoder` and `audio_encoder` hold the
-    arguments of diffusers' AutoencoderKL (FoldedAutoencoderKL: with 3p² channels it takes squares of p × p pixels) and
-    of transformers' CLIPTextConfig and Wav2Vec2Config. `audio_chunk`: how many frames of speech its encoder listens to
-    at once; None: all of them, as public encoders did when they learnt."""
+    arguments of diffusers' AutoencoderKL (FoldedAutoencoderKL: with 3p² channels it takes squares of p × p pixels, with
+    `second_look_width` it looks twice) and of transformers' CLIPTextConfig and Wav2Vec2Config. `audio_chunk`: how many
+    frames of speech its encoder listens to at once; None: all of them, as public encoders did when they learnt."""
 
     preset: str
     unet: UNetConfig
@@ -140,6 +150,7 @@ def tiny() -> ModelConfig:
             audio_attention_dim=64,
             motion_num_heads=2,
             reference_in=True,
+            reference_out=1000,
         ),
         audio_projection=AudioProjectionConfig(layers=4, channels=96, intermediate=128, tokens=4, width=64),
         vae=dict(
@@ -154,6 +165,7 @@ def tiny() -> ModelConfig:
             sample_size=128,
             scaling_factor=1.0,
             mid_block_add_attention=True,
+            second_look_width=64,
         ),
         text_encoder=dict(
             hidden_size=64, intermediate_size=256, projection_dim=64, num_hidden_layers=4, num_attention_heads=4

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,13 @@ def timesteps(config: SchedulerConfig, steps: int) -> list[int]:
     scheduler = make_scheduler(config)
     scheduler.set_timesteps(steps)
     return scheduler.timesteps[:steps].tolist()  # trailing spacing rounds to one too many for some counts
+
+
+def step(scheduler: Any, predicted: Tensor, timestep: int, following: int, latents: Tensor) -> Tensor:
+    """From `timestep` to the one that is visited next, -1 after the last: `latents` less noisy."""
+    # diffusers' DDIM steps down by T // S, which is not where the next pass begins where S does not divide T.
+    scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, timestep - following)
+    return scheduler.step(predicted, timestep, latents).prev_sample
 
 
 def trailing_sigmas(config: SchedulerConfig, steps: int, table: Tensor) -> list[float]:
@@ -126,7 +134,6 @@ def draw_clip(
     unet = job.networks.denoising_unet
     device, dtype = place(unet)
     scheduler = make_scheduler(job.config.scheduler)
-    scheduler.set_timesteps(job.schedule.steps)
     latents = clip_noise(job.seed, clip, job.portrait) * scheduler.init_noise_sigma
     seen = see(job.networks.reference_unet, before, job.empty)
     motion = {name: value.unsqueeze(0) for name, value in seen.items()}
@@ -154,7 +161,8 @@ def draw_clip(
         return unet(noisy, timestep, ctx).float().cpu()
 
     try:
-        for i, timestep in enumerate(timesteps(job.config.scheduler, job.schedule.steps)):
+        visited = timesteps(job.config.scheduler, job.schedule.steps)
+        for i, timestep in enumerate(visited):
             row = job.schedule.weights[i]
             text = torch.stack([w * states for w, states in zip(row, job.stages, strict=True)]).sum(0)
             text_id = row if often[row] > 1 else None
@@ -176,7 +184,8 @@ def draw_clip(
                 guided = guided + (pull.audio - scale) * (full - no_audio)
 
             # Step, report.
-            latents = scheduler.step(guided, timestep, latents).prev_sample
+            following = visited[i + 1] if i + 1 < len(visited) else -1
+            latents = step(scheduler, guided, timestep, following, latents)
             if on_step:
                 shown = latents.transpose(0, 1).unsqueeze(0)
                 on_step(StepReport(clip, num_clips, i + 1, job.schedule.steps, shown))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .config import ENTRY, ModelConfig, SamplingDefaults
+from .config import ModelConfig, SamplingDefaults
 from .errors import InputError
 from .progressive import MAX_STEPS
 from .units import LATENT_SCALE, MOTION_FRAMES, num_clips
@@ -130,11 +130,12 @@ def check_guide(
             f"the reference is {width} wide, this model wants {wanted}; connect the same MODEL to ReferenceNet Encode "
             "and here"
         )
-    if config.unet.reference_in and ENTRY not in reference:
-        raise InputError(
-            f"the reference has {len(reference)} features and none called {ENTRY}, which this model wants; connect the "
-            "same MODEL to ReferenceNet Encode and here"
-        )
+    for name in config.unet.entries:
+        if name not in reference:
+            raise InputError(
+                f"the reference has {len(reference)} features and none called {name}, which this model wants; connect "
+                "the same MODEL to ReferenceNet Encode and here"
+            )
     if config.unet.wants_face != (face is not None):
         kind, has = ("Hallo's kind, which wants", "none") if face is None else ("a kind without", "some")
         raise InputError(

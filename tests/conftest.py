@@ -96,6 +96,7 @@ def small_config():
             audio_attention_dim=24,
             motion_num_heads=2,
             reference_in=True,
+            reference_out=1000,
         ),
         audio_projection=AudioProjectionConfig(layers=2, channels=16, intermediate=24, tokens=4, width=24),
         vae=dict(
@@ -107,6 +108,7 @@ def small_config():
             norm_num_groups=2,
             sample_size=64,
             scaling_factor=0.5,
+            second_look_width=4,
         ),
         text_encoder=dict(
             hidden_size=16, intermediate_size=32, projection_dim=16, num_hidden_layers=1, num_attention_heads=2

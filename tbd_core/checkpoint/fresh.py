@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Outputs of what is added to SD 1.5 (paper; zero convolutions), and a vector that nothing uses at inference.
 ZERO = (
     "*.audio_modules.*.proj_out.*", "*.temporal_transformer.proj_out.*", "*.zero_conv_*", "face_locator.conv_out.*",
-    "*.attn2_text.to_out.*", "*.reference_in.*", "*.masked_spec_embed",
+    "*.attn2_text.to_out.*", "*.reference_in.*", "*.reference_out.*", "*.second_look.conv_out.*",
+    "*.masked_spec_embed",
 )  # fmt: skip
 
 

@@ -39,11 +39,14 @@ def read_config(table: Mapping[str, Any], faults: list[str]) -> ModelConfig | No
             faults.append(f"unknown table config.{name}")
             continue
         if isinstance(old, dict):
-            known, least = arguments(name), 0
-        else:  # here whole numbers are sizes and counts
-            known, least = {field.name: getattr(old, field.name) for field in fields(old)}, 1
+            known, least = arguments(name), {}
+        else:  # here whole numbers are sizes and counts, but for what may be left out
+            known = {field.name: getattr(old, field.name) for field in fields(old)}
+            least = {field.name: 0 if field.default == 0 else 1 for field in fields(old)}
         found = unknown(values, known, f"config.{name}.") or [
-            fault for key, value in values.items() if (fault := _fault(f"{name}.{key}", value, known[key], least))
+            fault
+            for key, value in values.items()
+            if (fault := _fault(f"{name}.{key}", value, known[key], least.get(key, 0)))
         ]
         if not found and isinstance(old, dict):
             config, found = _built(config, name, values)
@@ -79,8 +82,9 @@ def arguments(name: str) -> dict[str, Any]:
         from transformers import Wav2Vec2Config
 
         kind, fixed = Wav2Vec2Config, build.HEARING_FIXED
+    own = {"second_look_width": 0} if name == "vae" else {}
     found = inspect.signature(kind.__init__).parameters.values()
-    return {one.name: one.default for one in found if one.default is not one.empty and one.name not in fixed}
+    return own | {one.name: one.default for one in found if one.default is not one.empty and one.name not in fixed}
 
 
 def _fault(where: str, value: Any, like: Any, least: int) -> str | None:

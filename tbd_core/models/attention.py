@@ -48,8 +48,8 @@ class AudioMasks(NamedTuple):
 @dataclass
 class Context:
     """All that guides one forward of the denoiser. Features are keyed by the block's name, e.g.
-    `down_blocks.0.attentions.1`; they are ReferenceNet's norm1 outputs, and, where the denoiser has a `reference_in`,
-    its first convolution's output as `config.ENTRY` (of motion frames nobody reads it)."""
+    `down_blocks.0.attentions.1`; they are ReferenceNet's norm1 outputs, and beside them what
+    `UNetConfig.entries` names (of motion frames nobody reads that)."""
 
     text: Tensor  # [B, N, D], what attn2 hears: with Hallo's weights the face's tokens
     num_frames: int = 1  # F; the batch of the latents is B·F, frames fastest

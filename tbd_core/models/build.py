@@ -100,7 +100,8 @@ def wav2vec2(values: dict[str, Any]) -> Wav2Vec2Model:
 
 def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple[UNet, UNet]:
     """(ReferenceNet, denoiser). What is added to SD 1.5 starts as nothing: the outputs of fresh motion modules and
-    of fresh `single` audio modules (`hierarchical` ones are only ever loaded), and all of `reference_in`, are zero."""
+    of fresh `single` audio modules (`hierarchical` ones are only ever loaded), and all of `reference_in` and
+    `reference_out`, are zero."""
     reference = UNet(reference_config(config.unet), head=False, ops=ops, attend=attend)
     denoiser = UNet(config.unet, ops=ops, attend=attend)
     if config.unet.audio == "single":
@@ -108,7 +109,7 @@ def build_unets(config: ModelConfig, ops: Any = nn, attend: Any = None) -> tuple
             if "audio_modules" in name and ".proj_out." in name:
                 nn.init.zeros_(parameter)
     for name, parameter in denoiser.named_parameters():
-        if "temporal_transformer.proj_out." in name or name.startswith("reference_in."):
+        if "temporal_transformer.proj_out." in name or name.startswith(("reference_in.", "reference_out.")):
             nn.init.zeros_(parameter)
     return reference, denoiser
 

@@ -40,8 +40,7 @@ def tokens(size: tuple[int, int], level: int) -> int:
 
 def features(config: UNetConfig, size: tuple[int, int]) -> int:
     """What ReferenceNet hands over of one picture."""
-    entry = tokens(size, 0) * config.block_out_channels[0] if config.reference_in else 0
-    return entry + asked(config, size)
+    return tokens(size, 0) * sum(config.entries.values()) + asked(config, size)
 
 
 def asked(config: UNetConfig, size: tuple[int, int]) -> int:

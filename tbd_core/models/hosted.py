@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..config import ENTRY, ModelConfig
+from ..config import ModelConfig
 from ..errors import InputError
 from ..units import MOTION_FRAMES
 from .attention import Context, KVCache
@@ -84,11 +84,12 @@ class HostedDenoiser(UNet):
                 "without; use TBD Sampler, or Apply Conditions before KSampler"
             )
         seen = tbd and tbd.reference
-        if self.reference_in is not None and seen is not None and ENTRY not in seen:
-            raise InputError(
-                f"the portrait of the conditions has {len(seen)} features and none called {ENTRY}, which this model "
-                "wants; connect the same MODEL to ReferenceNet Encode, Apply Conditions and here"
-            )
+        for name in self.config.entries:
+            if seen is not None and name not in seen:
+                raise InputError(
+                    f"the portrait of the conditions has {len(seen)} features and none called {name}, which this model "
+                    "wants; connect the same MODEL to ReferenceNet Encode, Apply Conditions and here"
+                )
         if frames > MAX_FRAMES - MOTION_FRAMES:
             raise InputError(
                 f"{frames} frames are drawn at once; at most {MAX_FRAMES - MOTION_FRAMES} are possible: use TBD "

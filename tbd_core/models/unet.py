@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from ..config import ENTRY, UNetConfig
+from ..config import ENTRY, LATENTS, UNetConfig
 from .attention import AudioBlock, Context, HierarchicalAudioBlock, SpatialTransformer, TransformerBlock
 from .motion import MotionModule
 
@@ -188,6 +188,8 @@ class UNet(nn.Module):
         time_width = 4 * widths[0]
         self.conv_in = ops.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.reference_in = ops.Linear(widths[0], widths[0], bias=False) if head and config.reference_in else None
+        # Of each timestep, how much of (the portrait's latents, the noisy ones) is given as they are.
+        self.reference_out = ops.Embedding(config.reference_out, 2) if head and config.reference_out else None
         self.time_embedding = TimestepEmbedding(widths[0], time_width, ops)
         self.down_blocks = nn.ModuleList([DownBlock(i, config, time_width, ops, attend) for i in range(4)])
         self.mid_block = MidBlock(config, time_width, ops, attend)
@@ -200,6 +202,8 @@ class UNet(nn.Module):
         hidden = self.conv_in(latents)
         if self.config.reference_in and ctx.record is not None:
             ctx.record[ENTRY] = hidden.flatten(2).transpose(1, 2)
+        if self.config.reference_out and ctx.record is not None:
+            ctx.record[LATENTS] = latents.flatten(2).transpose(1, 2)
         if self.reference_in is not None and ctx.reference is not None:
             portrait = self.reference_in(ctx.reference[ENTRY]).transpose(1, 2).unflatten(2, hidden.shape[2:])
             hidden = hidden + portrait.repeat_interleave(ctx.num_frames, dim=0)
@@ -223,11 +227,20 @@ class UNet(nn.Module):
 
         if self.conv_norm_out is None or self.conv_out is None:
             return hidden
-        return self.conv_out(silu(self.conv_norm_out(hidden)))
+        out = self.conv_out(silu(self.conv_norm_out(hidden)))
+
+        # Beside what changes, what does not.
+        if self.reference_out is not None and ctx.reference is not None:
+            portrait = ctx.reference[LATENTS].transpose(1, 2).unflatten(2, latents.shape[2:])
+            at = timestep.long().clamp(0, self.config.reference_out - 1)  # some hosts' schedules go beyond
+            shares = self.reference_out(at).to(out.dtype)[:, :, None, None]
+            portrait, shares = (x.repeat_interleave(ctx.num_frames, dim=0) for x in (portrait, shares))
+            out = out + shares[:, :1] * portrait + shares[:, 1:] * latents
+        return out
 
     def features(self, latents: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """What ReferenceNet sees at timestep 0: latents [B, C, h, w] → norm1 outputs {name: [B, h·w, C]}, and what its
-        first convolution gives where the denoiser has a `reference_in`."""
+        """What ReferenceNet sees at timestep 0: latents [B, C, h, w] → norm1 outputs {name: [B, h·w, C]}, and what
+        `UNetConfig.entries` names: its first convolution's output, the latents themselves."""
         record: dict[str, Tensor] = {}
         timestep = torch.zeros(len(latents), device=latents.device)
         self(latents, timestep, Context(text=text, record=record))

@@ -17,7 +17,8 @@ from ..devices import multiplies_bf16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pulls all singular values towards 1
 ROUNDS = 5
-# Where pictures, latents and words come and go. (`reference_in` is not among them: what it takes is features.)
+# Where pictures, latents and words come and go. (Not `reference_in`, which takes features, nor the second look's
+# `place`, which takes latents beside them.)
 OUTER = ("conv_in", "conv_out", "quant_conv", "embedding", "position")
 
 

@@ -42,8 +42,8 @@ def tiny_recipes(seed: int = 0) -> Recipes:
 
 
 def onward(seed: int = 0) -> Recipes:
-    """On from a trained bundle: the denoiser learns by new drawings, the readers see them too. ReferenceNet, the VAE,
-    the encoders and what hears or relates the frames of a clip stay."""
+    """On from a trained bundle: the VAE's decoder and second look, then the denoiser. The encoders, ReferenceNet, the
+    readers and what hears or relates the frames of a clip stay."""
     kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
     return Recipes(
         name="onward",
@@ -51,9 +51,9 @@ def onward(seed: int = 0) -> Recipes:
         audio=kept,
         text=kept,
         vae=kept,
-        decoder=kept,
-        readers=Recipe(steps=1600, batch=32, learning_rate=1e-3, seed=seed),
-        stage1=Recipe(steps=4200, batch=12, learning_rate=8e-4, muon=0.01, show_every=1400, seed=seed),
+        decoder=Recipe(steps=5500, batch=8, learning_rate=1e-3, muon=0.008, save_every=500, show_every=2750, seed=seed),
+        readers=kept,
+        stage1=Recipe(steps=1750, batch=12, learning_rate=8e-4, muon=0.008, show_every=875, seed=seed),
         stage2=kept,
         reference=False,
     )

@@ -23,7 +23,7 @@ from .objective import BLEND, COARSE, DROP_ALL, DROP_ONE, FINE, LABEL
 
 
 PARTS = {
-    "audio": "audio encoder", "text": "text encoder", "vae": "VAE", "decoder": "its decoder alone",
+    "audio": "audio encoder", "text": "text encoder", "vae": "VAE", "decoder": "its decoder",
     "readers": "readers", "stage1": "stage 1", "stage2": "stage 2",
 }  # fmt: skip
 

@@ -42,9 +42,12 @@ from .kept import read_about
 from .loop import Loss, Run, fit
 from .recipes import Recipes
 from .report import PARTS, machine, write_report
+from .unet_start import start_with_portrait
 from .vae_start import start_with_colours
 
 
+NEWER = ("reference_in", "reference_out")  # layers of the denoiser that older bundles lack,
+LOOK = "second_look_width"  # and the VAE's
 UNHEARD = 24  # recordings of voices and sentences never trained with
 
 
@@ -87,16 +90,23 @@ def train_alone(
     run = Run(folder, pick_device(device))
     if start:
         config = store.read_drawable(start)
-        if preset := PRESETS.get(config.preset):  # a bundle gets today's newer layer, and is drawn as the preset asks
-            unet = replace(config.unet, reference_in=config.unet.reference_in or preset().unet.reference_in)
-            config = replace(config, unet=unet, defaults=replace(preset().defaults, size=config.defaults.size))
+        if preset := PRESETS.get(config.preset):  # a bundle gets today's newer layers, and is drawn as the preset asks
+            newer = {name: getattr(config.unet, name) or getattr(preset().unet, name) for name in NEWER}
+            config = replace(
+                config,
+                unet=replace(config.unet, **newer),
+                vae={**config.vae, LOOK: config.vae.get(LOOK) or preset().vae.get(LOOK, 0)},
+                defaults=replace(preset().defaults, size=config.defaults.size),
+            )
     config = config or replace(tiny(), defaults=replace(tiny().defaults, size=recipes.corpus.pixels))
     torch.manual_seed(recipes.vae.seed)
     attend = plain_attention if run.device.type == "cpu" else None
     networks = build(config, attend=attend)
     if start:
         for name, network in networks.items():
-            store.fill(start, name, network, torch.float32, newer=("reference_in",))
+            store.fill(start, name, network, torch.float32, newer=(*NEWER, "second_look"))
+    known = start and store.read_drawable(start).unet.reference_out
+    start_with_portrait(networks.denoising_unet, config.scheduler, fresh=not known)
     networks = networks.to(run.device, torch.float32)
     # Teachers are made here, so that a run in pieces starts them as an unbroken one does.
     ear = audio.Teacher(config.audio_projection.layers, config.audio_projection.channels).to(run.device)
@@ -172,7 +182,7 @@ def portraits_known(
     """What `generate` asks before it warns of a portrait (likeness.py): tensors, and numbers for the header. Of
     `portraits` [people, 4, h, w] at model scale, and what the autoencoder keeps of those held out; where it stays, what
     it was trained on stays too."""
-    if start and not recipes.vae.steps:
+    if start and not (recipes.vae.steps or recipes.decoder.steps):
         before = store.read_about(start)["training"]
         return store.read(start, likeness.PREFIX), {n: before[n] for n in likeness.SIGNS if n in before}
     known_people, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(portraits)))
@@ -184,22 +194,26 @@ def portraits_known(
 def train_autoencoder(
     run: Run, vae_net, recipes: Recipes, keys: dict[str, str], faces: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], float]:
-    """Train the autoencoder, then its decoder alone. Returns the latents of `portraits` and `faces`, which the second
-    turn leaves as they are, and the seconds it took to encode them."""
+    """Train the autoencoder, then its decoder and second look. Returns the latents of `portraits` and `faces`, and the
+    seconds it took to encode them."""
     known, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(faces["faces"])))
     portraits, learnt = faces["portraits"][known], faces["faces"][known]
     seen = faces["faces"][unseen].flatten(0, 1)[::4][:8]
     loss = vae.vae_loss(run, vae_net, portraits, learnt, recipes.vae.batch)
     shown = show.show_round_trips(run, vae_net, seen, "vae")
     fit(run, "vae", {"vae": vae_net}, loss, recipes.vae, keys["vae"], validate=shown)
+
+    def of_decoder() -> Loss:
+        first = vae.encode(run, vae_net, learnt, first=True)
+        return vae.decoder_loss(run, vae_net, first, portraits, learnt, recipes.decoder.batch)
+
+    names = ("decoder", "post_quant_conv", "second_look")
+    outwards = {name: module for name in names if (module := getattr(vae_net, name)) is not None}
+    shown = show.show_round_trips(run, vae_net, seen, "decoder")
+    fit(run, "decoder", outwards, lazily(of_decoder), recipes.decoder, keys["decoder"], validate=shown)
     began = time.monotonic()
     latents = {name: vae.encode(run, vae_net, faces[name]) for name in ("portraits", "faces")}
-    encoded = time.monotonic() - began
-    loss = vae.decoder_loss(run, vae_net, latents["faces"][known], portraits, learnt, recipes.decoder.batch)
-    outwards = {"decoder": vae_net.decoder, "post_quant_conv": vae_net.post_quant_conv}
-    shown = show.show_round_trips(run, vae_net, seen, "decoder")
-    fit(run, "decoder", outwards, loss, recipes.decoder, keys["decoder"], validate=shown)
-    return latents, encoded
+    return latents, time.monotonic() - began
 
 
 def train_stages(
@@ -292,7 +306,7 @@ def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) 
     keys["readers"] = key(first, recipe["readers"])
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
     ears = keys["audio"], asdict(config.audio_projection)
-    keys["stage1"] = key(keys["vae"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)
+    keys["stage1"] = key(keys["decoder"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)
     if not recipes.reference:
         keys["stage1"] = key(keys["stage1"], "denoiser alone")
     keys["stage2"] = key(keys["stage1"], recipe["stage2"])
@@ -300,8 +314,8 @@ def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) 
 
 
 def of_stage1(name: str) -> bool:
-    """All but what relates the frames of a clip."""
-    return "motion_modules" not in name
+    """All but what relates the frames of a clip, and what is known without training (`unet_start`)."""
+    return "motion_modules" not in name and not name.startswith("reference_out.")
 
 
 def of_denoiser(name: str) -> bool:

@@ -1,8 +1,8 @@
 """The autoencoder of the bundled model: pictures ↔ latents, f8, four channels (ours; diffusers' AutoencoderKL, folded).
 
 A weak KL keeps latents bounded, and the decoder also learns from noised ones, so that the small errors a denoiser
-leaves do not decode to blur. In the end the decoder goes on alone: the encoder and so all latents stay as they are
-(as Stability's sd-vae-ft-mse was made). `vae_start` says where it begins."""
+leaves do not decode to blur. In the end the encoder stays as it is and the decoder goes on (as Stability's
+sd-vae-ft-mse was made), together with the second look at what the encoder said. `vae_start` says where it begins."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .objective import change, telling_cells
 KL_WEIGHT = 1e-5
 NOISE = 0.03  # of the latents' own spread
 SQUARES, LINES = 40.0, 0.3  # beside L1
+STRAY = 0.2  # of what the second look adds, squared: latents stay near the encoder's
 TELLING = 0.7  # how much more pixels count that expressions change
 
 
@@ -49,7 +50,7 @@ def vae_loss(run: Run, vae, portraits: Tensor, faces: Tensor, batch: int) -> Los
         chosen = pictures[torch.randint(len(pictures), (batch,), generator=generator)]
         truth = (chosen.to(run.device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with run.autocast():
-            posterior = vae.encode(truth).latent_dist
+            posterior = vae.first_look(truth)
             mean = posterior.mean.float()
             noise = torch.randn(mean.shape, generator=generator).to(run.device)
             noisy = mean + noise * (posterior.std.float() + NOISE * mean.detach().std())
@@ -62,8 +63,9 @@ def vae_loss(run: Run, vae, portraits: Tensor, faces: Tensor, batch: int) -> Los
 
 
 def decoder_loss(run: Run, vae, latents: Tensor, portraits: Tensor, faces: Tensor, batch: int) -> Loss:
-    """For the decoder alone: `latents` [people, expressions, 4, h, w] are the encoder's means of `faces`, and they are
-    disturbed between not at all and as much as in `vae_loss`. Pictures as there."""
+    """For the decoder and the second look: `latents` [people, expressions, 4, h, w] are the encoder's means of `faces`,
+    and with what is added to them they are disturbed between not at all and as much as in `vae_loss`. Pictures as
+    there."""
     pixels = telling_pixels(portraits, faces).to(run.device)
     pictures, latents = faces.flatten(0, 1), latents.flatten(0, 1)
     most = NOISE * float(latents.float().std())
@@ -71,25 +73,29 @@ def decoder_loss(run: Run, vae, latents: Tensor, portraits: Tensor, faces: Tenso
     def loss(generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(pictures), (batch,), generator=generator)
         truth = pictures[rows].to(run.device).float() / 127.5 - 1
+        truth = truth.contiguous(memory_format=torch.channels_last)
         noise = torch.randn(latents[rows].shape, generator=generator)
         amount = most * torch.rand(batch, 1, 1, 1, generator=generator)
-        noisy = (latents[rows].float() + amount * noise).to(run.device).contiguous(memory_format=torch.channels_last)
+        noise = (amount * noise).to(run.device)
+        first = latents[rows].to(run.device).float().contiguous(memory_format=torch.channels_last)
         with run.autocast():
-            drawn = vae.decode(noisy).sample.float()
-        picture = picture_loss(drawn, truth, pixels)
-        return {"loss": picture, "picture": picture.detach()}
+            added = torch.zeros_like(first) if vae.second_look is None else vae.look_again(truth, first).float()
+            drawn = vae.decode(first + added + noise).sample.float()
+        picture, stray = picture_loss(drawn, truth, pixels), added.square().mean()
+        return {"loss": picture + STRAY * stray, "picture": picture.detach(), "stray": stray.detach()}
 
     return loss
 
 
 @torch.no_grad()
-def encode(run: Run, vae, pictures: Tensor, batch: int = 32) -> Tensor:
-    """uint8 [..., 3, H, W] → latents fp16 [..., 4, h, w], not yet scaled."""
+def encode(run: Run, vae, pictures: Tensor, batch: int = 32, first: bool = False) -> Tensor:
+    """uint8 [..., 3, H, W] → latents fp16 [..., 4, h, w], not yet scaled; with `first` without the second look."""
     out = []
     for chunk in pictures.flatten(0, -4).split(batch):
         x = (chunk.to(run.device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with run.autocast():
-            out.append(vae.encode(x).latent_dist.mean.half().cpu())
+            posterior = vae.first_look(x) if first else vae.encode(x).latent_dist
+        out.append(posterior.mean.half().cpu())
     return torch.cat(out).unflatten(0, pictures.shape[:-3])
 
 

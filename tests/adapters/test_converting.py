@@ -18,8 +18,9 @@ CHOSEN = dict(sd="diffusers/sd15", motion="animatediff_models/mm.ckpt", wav2vec2
 @pytest.fixture(scope="module")
 def config(small_config):
     """Widths that grow as SD 1.5's do."""
-    unet = replace(small_config.unet, block_out_channels=(20, 28, 36, 36), reference_in=False)
-    vae = small_config.vae | {"block_out_channels": [8, 16, 24, 24], "layers_per_block": 2}
+    unet = replace(small_config.unet, block_out_channels=(20, 28, 36, 36), reference_in=False, reference_out=0)
+    plain = {name: value for name, value in small_config.vae.items() if name != "second_look_width"}
+    vae = plain | {"block_out_channels": [8, 16, 24, 24], "layers_per_block": 2}
     return replace(small_config, unet=unet, vae=vae)
 
 

@@ -82,7 +82,7 @@ def test_the_portrait_is_cropped_encoded_and_looked_at(look, face, bundle):
     scale = bundle.model.get_model_object("latent_format").scale_factor
     assert torch.allclose(seen.latents, bundle.vae.encode(cropped) * scale, atol=1e-6)
     assert {name: feature.shape[0] for name, feature in seen.features.items()} == dict.fromkeys(seen.features, 1)
-    assert len(seen.features) == 17 and seen.warnings == (
+    assert len(seen.features) == 18 and seen.warnings == (
         "the portrait is 96 x 80 px; cropped to a square of 80 x 80 px",
     )
     assert seen.digest == look(face)[0].digest != look(face.flip(2))[0].digest

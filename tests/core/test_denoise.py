@@ -263,3 +263,18 @@ def test_scheduler_starts_at_pure_noise(job):
     scheduler = denoise.make_scheduler(job.config.scheduler)
     scheduler.set_timesteps(5)
     assert scheduler.timesteps[0] == 999 and float(scheduler.alphas_cumprod[999]) < 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 12, 30, 40, 61, 1000])
+def test_a_step_arrives_where_the_next_pass_begins(job, steps):
+    """Also where `steps` does not divide 1000: with the true v, latents lie on the straight path of their noise."""
+    config = job.config.scheduler
+    scheduler, visited = denoise.make_scheduler(config), denoise.timesteps(config, steps)
+    picture, noise = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kept = scheduler.alphas_cumprod.double()
+    latents = noise
+    for timestep, following in zip(visited, [*visited[1:], -1], strict=True):
+        signal, rest = kept[timestep].sqrt(), (1 - kept[timestep]).sqrt()
+        latents = denoise.step(scheduler, signal * noise - rest * picture, timestep, following, latents)
+        there = kept[following] if following >= 0 else torch.tensor(1.0)
+        assert torch.allclose(latents, there.sqrt() * picture + (1 - there).sqrt() * noise, atol=1e-5), following

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tbd_core.config import ENTRY, SamplingDefaults
+from tbd_core.config import ENTRY, LATENTS, SamplingDefaults
 from tbd_core.errors import InputError
 from tbd_core.face_guide import FaceGuide
 from tbd_core.guide import FIRST_LAYER, DrawOptions, Guide, check_guide, last_frames
@@ -57,7 +57,7 @@ def test_latents_of_another_size_or_number_are_refused():
 
 
 def test_another_models_portrait_and_sound_are_refused(small_config):
-    fits = dict.fromkeys((FIRST_LAYER, ENTRY), torch.zeros(1, 4, 20)), None, torch.zeros(28, 2, 16), 20, 1
+    fits = dict.fromkeys((FIRST_LAYER, ENTRY, LATENTS), torch.zeros(1, 4, 20)), None, torch.zeros(28, 2, 16), 20, 1
     check_guide(small_config, *fits)
     with pytest.raises(InputError, match="the reference is 320 wide, this model wants 20; connect the same MODEL"):
         check_guide(small_config, {FIRST_LAYER: torch.zeros(1, 4, 320)}, *fits[1:])
@@ -70,7 +70,8 @@ def test_another_models_portrait_and_sound_are_refused(small_config):
 def test_a_reference_of_another_kind_of_model_is_refused(small_config):
     face = FaceGuide(torch.zeros(1, 4, 16), torch.zeros(1, 4, 16), None, None)
     hallo = replace(small_config, unet=replace(small_config.unet, context="face"))
-    portrait, rest = dict.fromkeys((FIRST_LAYER, ENTRY), torch.zeros(1, 4, 20)), (torch.zeros(28, 2, 16), 20, 1)
+    portrait = {FIRST_LAYER: torch.zeros(1, 4, 20), ENTRY: torch.zeros(1, 4, 20), LATENTS: torch.zeros(1, 4, 4)}
+    rest = torch.zeros(28, 2, 16), 20, 1
     check_guide(hallo, portrait, face, *rest)
     with pytest.raises(
         InputError, match="of Hallo's kind, which wants face tokens or masks, and the reference has none"
@@ -82,9 +83,12 @@ def test_a_reference_of_another_kind_of_model_is_refused(small_config):
 
 def test_a_reference_that_lacks_what_the_denoiser_takes_in_is_refused(small_config):
     portrait, rest = {FIRST_LAYER: torch.zeros(1, 4, 20)}, (torch.zeros(28, 2, 16), 20, 1)
-    check_guide(small_config, portrait | {ENTRY: torch.zeros(1, 4, 20)}, None, *rest)
-    with pytest.raises(InputError, match="reference has 1 features and none called conv_in, which .* the same MODEL"):
-        check_guide(small_config, portrait, None, *rest)
+    entries = {ENTRY: torch.zeros(1, 4, 20), LATENTS: torch.zeros(1, 4, 4)}
+    check_guide(small_config, portrait | entries, None, *rest)
+    for name in entries:
+        lacking = {key: value for key, value in (portrait | entries).items() if key != name}
+        with pytest.raises(InputError, match=f"has 2 features and none called {name}, which .* the same MODEL"):
+            check_guide(small_config, lacking, None, *rest)
 
 
 def test_a_clip_goes_on_from_the_last_frames_of_the_one_before():

@@ -168,6 +168,36 @@ def test_the_tiny_autoencoder_has_a_latent_cell_for_eight_by_eight_pixels():
     assert latents.shape == (1, 4, 8, 4) and vae.decode(latents).sample.shape == (1, 3, 64, 32)
 
 
+@pytest.mark.parametrize("make", [tiny, None], ids=["folded", "plain"])
+def test_a_fresh_second_look_changes_nothing_and_a_trained_one_only_the_mean(fill, small_config, make):
+    vae, picture = build_vae(make() if make else small_config), torch.randn(2, 3, 64, 32).clamp(-1, 1)
+    first = vae.first_look(picture)
+    assert torch.equal(vae.encode(picture).latent_dist.mean, first.mean)
+    fill(vae.second_look)
+    drawn = vae.decode(first.mean).sample
+    again, (same,) = vae.encode(picture).latent_dist, vae.encode(picture, return_dict=False)
+    assert torch.equal(again.mean, first.mean + vae.second_look(picture, drawn, first.mean))
+    assert torch.equal(same.mean, again.mean) and torch.equal(again.logvar, first.logvar)
+    assert not torch.allclose(again.mean, first.mean, atol=1e-3)
+
+
+def test_the_second_look_learns_from_what_the_decoder_made_and_not_through_it(small_config):
+    vae = build_vae(small_config).requires_grad_(True)
+    with torch.enable_grad():
+        vae.look_again(torch.randn(1, 3, 16, 16), torch.randn(1, 4, 2, 2)).sum().backward()
+    learnt = {name.split(".")[0] for name, p in vae.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learnt == {"second_look"}
+
+
+def test_after_a_second_look_in_bf16_the_decoder_still_learns(small_config):
+    vae = build_vae(small_config).requires_grad_(True)
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        first = torch.randn(1, 4, 2, 2)
+        added = vae.look_again(torch.randn(1, 3, 16, 16), first)
+        vae.decode(first + added).sample.float().square().mean().backward()
+    assert vae.decoder.conv_in.weight.grad.any() and vae.second_look.conv_out.weight.grad.any()
+
+
 # Attention.
 
 

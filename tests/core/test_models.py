@@ -141,6 +141,51 @@ def test_what_reference_in_adds_lies_where_the_portrait_has_it(fill):
     assert where == [[1, 5]]
 
 
+# What is given as it is: `reference_out`.
+
+
+def giving(fill) -> tuple[UNet, UNet]:
+    """(ReferenceNet, denoiser) of the form that gives shares of the portrait and of the noisy latents."""
+    config = replace(SMALL, reference_out=1000)
+    return fill(UNet(reference_config(config), head=False), 1), fill(UNet(config), 2)
+
+
+def silent(denoiser: UNet) -> UNet:
+    """Its layers add nothing."""
+    for parameter in denoiser.conv_out.parameters():
+        parameter.zero_()
+    return denoiser
+
+
+def test_a_denoiser_with_reference_out_starts_as_one_without(small_config):
+    reference, denoiser = build_unets(replace(small_config, unet=replace(SMALL, reference_out=1000)))
+    plain = UNet(SMALL)
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("reference_out.")})
+    assert len(denoiser.state_dict()) == len(plain.state_dict()) + 1 and reference.reference_out is None
+    latents, timestep, ctx = inputs(reference, B=2)
+    assert differ(denoiser(latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
+
+
+def test_reference_out_gives_each_sample_s_portrait_and_its_own_latents_as_the_table_says(fill):
+    reference, denoiser = giving(fill)
+    portraits = torch.randn(2, 4, 8, 12)
+    seen = reference.features(portraits, torch.randn(2, 7, TEXT))
+    latents, _, ctx = inputs(reference, B=2, size=(8, 12), reference=seen)
+    timestep = torch.tensor([999, 3])
+    (a, b), (c, d) = denoiser.reference_out.weight[timestep].tolist()
+    first, second = silent(denoiser)(latents, timestep, ctx).split(F)
+    assert torch.allclose(first, a * portraits[0] + b * latents[:F], atol=1e-5)
+    assert torch.allclose(second, c * portraits[1] + d * latents[F:], atol=1e-5)
+    beyond, within = (denoiser(latents, torch.tensor(at), ctx) for at in ([1000.0, -1.4], [999.0, 0.0]))
+    assert torch.equal(beyond, within)  # hosts' own schedules have such timesteps
+
+
+def test_without_a_reference_nothing_is_given(fill):
+    reference, denoiser = giving(fill)
+    latents, timestep, ctx = inputs(reference, reference=None)
+    assert not silent(denoiser)(latents, timestep, ctx).any()
+
+
 @pytest.mark.parametrize("form", ["single", "hierarchical"])
 def test_bf16_is_close_to_fp32(nets, reference_net, form):
     latents, timestep, ctx = inputs(reference_net)

@@ -47,7 +47,7 @@ def drawn(options: GenerateOptions) -> dict:
     latents = denoise.draw_clip(job, windows, denoise.first_motion(job.portrait), 0, 1)
     pictures = torch.from_numpy(frames.decode(job.networks.vae, latents))
     found = {"heard": heard, "portrait": job.portrait, "negative": job.negative, **job.reference}
-    return {**found, "latents": latents, "pictures": pictures}
+    return {**found, "drawn": latents, "pictures": pictures}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def plainly(inputs, small_bundle, tmp_path_factory):
 @pytest.mark.parametrize("how", ["cpu", "sequential"])
 def test_wherever_weights_wait_the_same_is_drawn_bit_for_bit(options, plainly, how):
     found = drawn(replace(options, offload=how))
-    assert found.keys() == plainly.keys() and len(found) == 5 + 17
+    assert found.keys() == plainly.keys() and len(found) == 5 + 18
     assert all(torch.equal(found[name], plainly[name]) for name in found)
     assert plainly["latents"].std() > 0.1
 

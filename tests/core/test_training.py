@@ -30,6 +30,7 @@ from tbd_core.training import show, stages
 from tbd_core.training.loop import Run
 from tbd_core.training.objective import add_noise, change, draw_drop, draw_timesteps, telling_cells, told, v_loss
 from tbd_core.training.recipes import onward, smoke
+from tbd_core.training.unet_start import shares
 
 
 # The objective.
@@ -282,9 +283,10 @@ def without_voices(patches):
 
 @pytest.fixture(scope="module")
 def unguided(small_config):
-    """Draws in one pass a step (what is drawn is not what is tested here), and lacks the newer layer."""
-    unet = replace(small_config.unet, reference_in=False)
-    return replace(small_config, unet=unet, defaults=replace(small_config.defaults, guidance=1.0))
+    """Draws in one pass a step (what is drawn is not what is tested here), and lacks the newer layers."""
+    unet = replace(small_config.unet, reference_in=False, reference_out=0)
+    vae = {name: value for name, value in small_config.vae.items() if name != "second_look_width"}
+    return replace(small_config, unet=unet, vae=vae, defaults=replace(small_config.defaults, guidance=1.0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -340,7 +342,7 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     quick = replace(smoke().stage1, show_every=0)
     kept = dict.fromkeys(("audio", "vae", "decoder", "stage2"), replace(quick, steps=0))
     going_on = replace(smoke(), name="going on", stage1=quick, judged=NOBODY, **kept)
-    with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder alone, stage 2; give --f"):
+    with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder, stage 2; give --f"):
         whole_run.train(tmp_path / "run", made, going_on, "cpu")
     told = whole_run.train(tmp_path / "run", made, going_on, "cpu", start=first)
     before, after = load_file(first), load_file(made)
@@ -353,20 +355,28 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     assert "--from out.safetensors`" in words and "| VAE | kept |" in words and "| VAE | 2 |" in words
     # And the denoiser alone goes on from there.
     kept = dict.fromkeys(("text", "readers"), replace(quick, steps=0))
-    alone = replace(going_on, reference=False, **kept)
-    # By then the preset has a newer layer and is drawn otherwise.
+    alone = replace(going_on, reference=False, decoder=quick, **kept)
+    # By then the preset has newer layers and is drawn otherwise.
     before = store.read_drawable(made)
-    newer = replace(before, unet=replace(before.unet, reference_in=True), defaults=replace(before.defaults, steps=3))
+    layers = replace(before.unet, reference_in=True, reference_out=1000)
+    autoencoder = before.vae | {"second_look_width": 4}
+    newer = replace(before, unet=layers, vae=autoencoder, defaults=replace(before.defaults, steps=3))
     monkeypatch.setitem(whole_run.PRESETS, before.preset, lambda: newer)
     whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", alone, "cpu", start=made)
     assert (tmp_path / "TINY.md").read_text().count("It went on from a bundle") == 2  # tells of all three runs
     further = store.read_drawable(tmp_path / "further.safetensors")
     assert not before.unet.reference_in and before.defaults.steps != 3
-    assert further.unet.reference_in and further.defaults.steps == 3
+    assert further.unet.entries and further.unet.reference_out == 1000 and further.defaults.steps == 3
     before, after = after, load_file(tmp_path / "further.safetensors")
-    assert after.keys() - before.keys() == {"denoising_unet.reference_in.weight"}
+    table = "denoising_unet.reference_out.weight"
+    new = {name for name in after.keys() - before.keys() if not name.startswith("vae.second_look.")}
+    assert new == {"denoising_unet.reference_in.weight", table}
+    assert "vae.second_look.conv_out.weight" in after and "vae.second_look.conv_out.weight" not in before
+    assert torch.equal(after[table], shares(further.scheduler).half())  # known, not learnt
     trained = {name for name, value in after.items() if name not in before or not torch.equal(value, before[name])}
-    assert trained and {name.split(".")[0] for name in trained} == {"denoising_unet"}
+    assert {name.split(".")[0] for name in trained} == {"denoising_unet", "vae", likeness.PREFIX}
+    learnt = {name.split(".")[1] for name in trained if name.startswith("vae.")}
+    assert learnt == {"decoder", "post_quant_conv", "second_look"}
     assert not any("audio_modules" in name or "motion_modules" in name for name in trained)
 
 

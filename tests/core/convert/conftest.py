@@ -59,10 +59,11 @@ def world(public, root, small_config, tmp_path_factory):
     """Every public file at small width, its tensors, and the recipes at that width."""
     folder = tmp_path_factory.mktemp("public")
     # Widths that grow as SD 1.5's do: a ResNet then has a shortcut where SD 1.5's has one.
+    plain = {name: value for name, value in small_config.vae.items() if name != "second_look_width"}
     small = replace(
         small_config,
-        unet=replace(small_config.unet, block_out_channels=(20, 28, 36, 36), reference_in=False),
-        vae=small_config.vae | {"block_out_channels": [8, 16, 24, 24], "layers_per_block": 2},
+        unet=replace(small_config.unet, block_out_channels=(20, 28, 36, 36), reference_in=False, reference_out=0),
+        vae=plain | {"block_out_channels": [8, 16, 24, 24], "layers_per_block": 2},
     )
     parts = public.sd(small)
     net_pth = public.hallo(small, list(public.hallo_names(root)))
