@@ -92,12 +92,13 @@ def entering(fill) -> tuple[UNet, UNet]:
     return fill(UNet(reference_config(config), head=False), 1), fill(UNet(config), 2)
 
 
-def test_a_denoiser_with_reference_in_starts_as_one_without(small_config):
-    unet = replace(SMALL, reference_in=True)
+@pytest.mark.parametrize(("layer", "value"), [("reference_in", True), ("reference_out", 1000)])
+def test_a_denoiser_that_takes_the_portrait_in_or_gives_it_starts_as_one_without(small_config, layer, value):
+    unet = replace(SMALL, **{layer: value})
     reference, denoiser = build_unets(replace(small_config, unet=unet))
     plain = UNet(SMALL)
-    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("reference_in.")})
-    assert len(denoiser.state_dict()) == len(plain.state_dict()) + 1 and reference.reference_in is None
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith(f"{layer}.")})
+    assert len(denoiser.state_dict()) == len(plain.state_dict()) + 1 and getattr(reference, layer) is None
     latents, timestep, ctx = inputs(reference, B=2)
     assert differ(denoiser(latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
 
@@ -155,15 +156,6 @@ def silent(denoiser: UNet) -> UNet:
     for parameter in denoiser.conv_out.parameters():
         parameter.zero_()
     return denoiser
-
-
-def test_a_denoiser_with_reference_out_starts_as_one_without(small_config):
-    reference, denoiser = build_unets(replace(small_config, unet=replace(SMALL, reference_out=1000)))
-    plain = UNet(SMALL)
-    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("reference_out.")})
-    assert len(denoiser.state_dict()) == len(plain.state_dict()) + 1 and reference.reference_out is None
-    latents, timestep, ctx = inputs(reference, B=2)
-    assert differ(denoiser(latents, timestep, ctx), plain(latents, timestep, ctx)) == 0
 
 
 def test_reference_out_gives_each_sample_s_portrait_and_its_own_latents_as_the_table_says(fill):
