@@ -69,10 +69,10 @@ lint: $(READY)  ## check style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY) tbd_core
 
-tiny: $(READY)  ## train the bundled model (wants espeak-ng); stopped half-way, the same command goes on
+tiny: $(READY)  ## train the bundled model anew, over the shipped one (wants espeak-ng); stopped half-way, the same command goes on
 	$(PY) -m tbd_core train
 
-proof: $(READY)  ## measure the bundled model into docs/proof.md, 20 min on 2 cores (RECORDINGS= PORTRAITS=)
+proof: $(READY)  ## measure the bundled model into docs/proof.md, 10 min on 2 cores (RECORDINGS= PORTRAITS=)
 	$(PY) -m tbd_core evaluate --proof docs $(if $(RECORDINGS),--speech $(RECORDINGS)) $(if $(PORTRAITS),--portraits $(PORTRAITS))
 
 clean:  ## remove .venv and caches; output/ and runs/ stay

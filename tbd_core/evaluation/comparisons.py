@@ -16,7 +16,7 @@ from ..facs.emotions import EMOTIONS, INTENSITIES
 from . import judge, scores
 from .cases import Case
 from .draw import MIDDLE, Way
-from .evaluate import Evaluation, read_stills
+from .evaluate import Evaluation, read_stills, unit_range
 
 
 COARSE_FINE, FINE = ("coarse", "fine"), ("fine",)
@@ -107,6 +107,19 @@ def outcome(cases: list[Case], read: judge.Readings, pictures: Tensor) -> Outcom
     return Outcome(errors, hits, pictures)
 
 
+def truth(made: Evaluation) -> dict:
+    """What the same readings find in the true pictures after a trip through the autoencoder: a perfect model's row in
+    every table."""
+    readers = made.setup.readers
+    assert readers is not None
+    rows = compared(made.cases)
+    cases = [made.cases[i] for i in rows]
+    pictures = torch.stack([made.studio.round_trip(unit_range(made.truth[i])) for i in rows])
+    read = readers.read(unit_range(pictures), made.portraits[[case.person for case in cases]])
+    perfect = outcome(cases, read, pictures)
+    return perfect.row(perfect)
+
+
 def tables(outcomes: dict[Way, Outcome], blend: str) -> dict[str, dict[str, dict]]:
     """Table → way → numbers."""
     made = {}
@@ -117,4 +130,4 @@ def tables(outcomes: dict[Way, Outcome], blend: str) -> dict[str, dict[str, dict
     return made
 
 
-__all__ = ["BASES", "TABLES", "Outcome", "compare", "compared", "count_clips", "resolve", "tables", "ways"]
+__all__ = ["BASES", "TABLES", "Outcome", "compare", "compared", "count_clips", "resolve", "tables", "truth", "ways"]

@@ -116,10 +116,19 @@ def prepare(options: EvaluateOptions, sizes: CaseSizes | None = None, reader_fil
     unseen = tuple(cut(load_speech(path), sizes.frames, []) for path in sizes.voices)
     readers, unread = choose_readers(about, config, options.model, reader_file)
     if unread is not None:
-        notes.append(f"{unread}; all scores that need readers are null (left: vae_psnr, and seam_ratio of one voice)")
         unseen, real = unseen[:1], ()
+        clips = sum(num_clips(speech.num_frames) for speech in unseen)
+        notes.append(
+            f"{unread}; all scores that need readers are null (left: vae_psnr, and seam_ratio, for which {clips} clips "
+            "of one voice are drawn)"
+        )
     elif config.defaults.size != PIXELS:
         notes.append(f"pictures of {config.defaults.size} pixels are read at {PIXELS}, the readers' size")
+    for speech in real:
+        notes += speech.warnings
+        opening = mouth_from_sound(speech.waveform, speech.num_frames)[:, 0]
+        if opening.max() == opening.min():
+            notes.append(f"{speech.source} moves no mouth: lip_r_real does not count it")
     if not options.speech:
         notes.append("lip_r_real is null: no recordings were given with --speech")
     return Setup(options, sizes, about, config, readers, unread, unseen, real, tuple(notes))

@@ -76,6 +76,7 @@ def prove(setup: Setup, options: ProofOptions, bar: Bar | None = None) -> dict[s
         "detail": made.scores.detail,
         "on_true_renders": made.ceiling.values,
         "comparisons": tables,
+        "comparisons_on_true_renders": comparisons.truth(made),
         "training": setup.about.get("training"),
     }
     write(options, {name: sheet for name, sheet in shown.items() if sheet}, details)

@@ -62,6 +62,7 @@ TABLE_NOTES = {
     "prompt is the same in all.",
     "stages": "k = 1 is the fine prompt alone, k = 2 coarse and fine, k = 3 label, coarse and fine in equal stages.",
 }
+GIVEN = "Recordings and portraits that the command names are not part of the project: give your own."
 CAPTIONS = {
     "units.jpg": "**Action units**, one at a time: the person at rest, the renderer's truth and the model's drawing, "
     "for each sample that was judged (A to E: level; L, R: the subject's left or right alone).",
@@ -124,7 +125,7 @@ def verdict(name: str, base: str, row: dict[str, Any]) -> str:
     return f"{name} errs {more} than {base}: difference in AU error {shown}."
 
 
-def comparison(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+def comparison(title: str, rows: dict[str, dict[str, Any]], truth: dict[str, Any]) -> list[str]:
     base = BASES[title]
     lines = [
         f"### {TABLE_TITLES[title]}",
@@ -133,7 +134,7 @@ def comparison(title: str, rows: dict[str, dict[str, Any]]) -> list[str]:
         "| | AU error (levels) | emotion read back |",
         "|---|---|---|",
     ]
-    for name, row in rows.items():
+    for name, row in (*rows.items(), ("*true renders*", truth)):
         error = interval_text(row["au_error"], row["au_error_interval"])
         hits = interval_text(row["emotion_accuracy"], row["emotion_accuracy_interval"])
         lines.append(f"| {name} | {error} | {hits} |")
@@ -197,6 +198,7 @@ def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> s
         f"{', '.join(e for e in EMOTIONS if e != 'neutral')}. "
         "Recordings are drawn clip after clip, their first 8 s at most, each by another person.",
         "",
+        *([GIVEN, ""] if "--speech" in command or "--portraits" in command else []),
         *(f"- {note}" for note in details["notes"]),
         "",
         "## What it draws",
@@ -208,11 +210,12 @@ def write_text(details: dict[str, Any], shown: Sequence[str], command: str) -> s
     lines += [
         f"{pair_count} pictures (every emotion at Intense; {judged} of the people, one noise for each), the same in "
         "every row; 95 % bootstrap intervals over these pictures, which say nothing about other people. Differences "
-        "are paired. AU error: RMS over all units and sides of read minus planned.",
+        "are paired. AU error: RMS over all units and sides of read minus planned; in true renders, after a trip "
+        "through the autoencoder, it is the readers' own.",
         "",
     ]
     for title, rows in details["comparisons"].items():
-        lines += comparison(title, rows)
+        lines += comparison(title, rows, details["comparisons_on_true_renders"])
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -22,7 +22,6 @@ class Recipes:
     readers: Recipe
     stage1: Recipe
     stage2: Recipe
-    reference: bool = True  # whether stage 1 teaches ReferenceNet and the audio attention beside the denoiser
     judged: CaseSizes = CaseSizes()  # how much is drawn to be judged in the end
 
 
@@ -42,20 +41,19 @@ def tiny_recipes(seed: int = 0) -> Recipes:
 
 
 def onward(seed: int = 0) -> Recipes:
-    """On from a trained bundle: the VAE's decoder and second look, then the denoiser. The encoders, ReferenceNet, the
-    readers and what hears or relates the frames of a clip stay."""
+    """On from a trained bundle: the VAE's decoder and second look, then both stages. The encoders and the readers
+    stay."""
     kept = Recipe(steps=0, batch=8, learning_rate=0.0, seed=seed)
     return Recipes(
         name="onward",
-        corpus=CorpusSize(recordings=300, people=3200, expressions=4, clips=192, pixels=128, seed=3),
+        corpus=CorpusSize(recordings=300, people=6000, expressions=4, clips=1440, pixels=128, seed=4),
         audio=kept,
         text=kept,
         vae=kept,
-        decoder=Recipe(steps=5500, batch=8, learning_rate=1e-3, muon=0.008, save_every=500, show_every=2750, seed=seed),
+        decoder=Recipe(steps=5000, batch=8, learning_rate=1e-3, muon=0.008, save_every=500, show_every=2500, seed=seed),
         readers=kept,
-        stage1=Recipe(steps=1750, batch=12, learning_rate=8e-4, muon=0.008, show_every=875, seed=seed),
-        stage2=kept,
-        reference=False,
+        stage1=Recipe(steps=5500, batch=16, learning_rate=8e-4, muon=0.008, show_every=1000, seed=seed),
+        stage2=Recipe(steps=2000, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
     )
 
 

@@ -60,6 +60,8 @@ def train(
     check_start(start, recipes)
     check_folder(folder)
     check_new_file(output, ".safetensors")
+    if start and output.exists() and output.samefile(start):  # written before it is judged: a stop then would lose it
+        raise InputError(f"output {output} is the bundle that is gone on from; give another --output, and copy it then")
     if output.name == READER_FILE.name:
         raise InputError(f"output {output} is the readers' name; give another output")
     with alone(folder / "lock", f"the training folder {folder}"):
@@ -180,15 +182,16 @@ def portraits_known(
     start: Path | None, recipes: Recipes, portraits: Tensor, decibels: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """What `generate` asks before it warns of a portrait (likeness.py): tensors, and numbers for the header. Of
-    `portraits` [people, 4, h, w] at model scale, and what the autoencoder keeps of those held out; where it stays, what
-    it was trained on stays too."""
+    `portraits` [people, 4, h, w] at model scale, and `decibels`, what the autoencoder keeps of those held out; where it
+    stays, what it was trained on stays too."""
     if start and not (recipes.vae.steps or recipes.decoder.steps):
         before = store.read_about(start)["training"]
         return store.read(start, likeness.PREFIX), {n: before[n] for n in likeness.SIGNS if n in before}
-    known_people, unseen = (slice(part.start, part.stop) for part in reader.split_people(len(portraits)))
-    known = likeness.learn(portraits[known_people])
-    most = likeness.distance(portraits[unseen], **known).max()
-    return known, dict(zip(likeness.SIGNS, (round(float(decibels.min()), 2), round(float(most), 3)), strict=True))
+    known = likeness.learn(portraits[: reader.split_people(len(portraits))[0].stop])
+    most = likeness.distance(portraits, **known).quantile(likeness.COMMON)
+    least, best = decibels.aminmax()
+    found = round(float(least), 2), round(float(best), 2), round(float(most), 3)
+    return known, dict(zip(likeness.SIGNS, found, strict=True))
 
 
 def train_autoencoder(
@@ -243,21 +246,14 @@ def train_stages(
         )  # fmt: skip
 
     guided = {"reference": nets.reference, "denoiser": nets.denoiser, "audioproj": nets.projection}
-    learning = of_stage1
-    if not recipes.reference:
-        nets.reference.requires_grad_(False)
-        guided, learning = {"denoiser": nets.denoiser}, of_denoiser
-    fit(
-        run, "stage1", guided, lazily(of_frames), recipes.stage1, keys["stage1"], learning,
-        show.show_emotions(run, networks, config, "stage1"),
-    )  # fmt: skip
+    shown = show.show_emotions(run, networks, config, "stage1")
+    fit(run, "stage1", guided, lazily(of_frames), recipes.stage1, keys["stage1"], of_stage1, shown)
 
     # Stage 2: clips. As in the paper only audio and motion learn.
     nets.reference.requires_grad_(False)
 
     def of_clips() -> Loss:
-        which, when = clips["heard"].unsqueeze(2).unbind(1)
-        windows = heard()[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
+        windows = clip_windows(heard(), clips["heard"])
         still, moving = (vae.encode(run, networks.vae, clips[name]) * scale for name in ("portraits", "frames"))
         texts = all_texts(run, networks, clip_plans)
         return stages.stage2_loss(run, config, nets, still, moving, windows, texts, recipes.stage2.batch)
@@ -307,8 +303,6 @@ def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) 
     unet, scheduler = asdict(config.unet), asdict(config.scheduler)
     ears = keys["audio"], asdict(config.audio_projection)
     keys["stage1"] = key(keys["decoder"], keys["text"], ears, recipe["stage1"], unet, scheduler, config.defaults.split)
-    if not recipes.reference:
-        keys["stage1"] = key(keys["stage1"], "denoiser alone")
     keys["stage2"] = key(keys["stage1"], recipe["stage2"])
     return keys
 
@@ -316,11 +310,6 @@ def part_keys(recipes: Recipes, config: ModelConfig, start: Path | None = None) 
 def of_stage1(name: str) -> bool:
     """All but what relates the frames of a clip, and what is known without training (`unet_start`)."""
     return "motion_modules" not in name and not name.startswith("reference_out.")
-
-
-def of_denoiser(name: str) -> bool:
-    """Of stage 1 what neither hears nor relates frames."""
-    return of_stage1(name) and "audio_modules" not in name
 
 
 def of_stage2(name: str) -> bool:
@@ -341,6 +330,13 @@ def all_texts(run: Run, networks: Networks, plans: list[Plan]) -> stages.Texts:
         empty=states([""]),
         pure=torch.tensor([p.pure for p in plans]),
     )
+
+
+def clip_windows(heard: Tensor, places: Tensor) -> Tensor:
+    """What each clip hears, [n, CLIP_FRAMES, ...] of `heard` [recordings, FRAMES, ...]; `places` [n, 2]: the recording
+    and the frame of it where the motion frames begin."""
+    which, when = places.unsqueeze(2).unbind(1)
+    return heard[which, when + MOTION_FRAMES + torch.arange(CLIP_FRAMES)]
 
 
 def recording_windows(networks: Networks, sounds: Tensor, seed: int, chunk: int | None) -> Tensor:

@@ -22,7 +22,7 @@ from .loop import Loss, Run
 from .objective import add_noise, change, draw_drop, draw_timesteps, telling_cells, told, v_loss
 
 
-TELLING = 3.0, 10.0  # telling_cells' in stage 1: a unit on one side moves half a dozen cells of 256
+TELLING = 1.0, 4.0  # telling_cells' in stage 1: a unit on one side moves half a dozen cells, the others are to keep
 FIRST_CLIP = 0.3  # share of clips that begin a video: the motion frames are the portrait twice
 
 

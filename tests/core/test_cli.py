@@ -13,7 +13,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from tbd_core.cli import main
+from tbd_core.checkpoint import store
+from tbd_core.cli import main, show_info
+from tbd_core.config import TINY_BUNDLE
 from tbd_core.parts import PartStore
 
 
@@ -100,6 +102,12 @@ def test_info_counts_the_parameters_of_every_part(capsys, small_bundle):
     }  # fmt: skip
     code, out, _ = run(capsys, "info", small_bundle)
     assert code == 0 and "M parameters" in out
+
+
+def test_info_says_what_a_bundle_that_was_trained_here_can_draw_and_of_no_other():
+    result = {"file": "a.safetensors", "config": {"preset": "tiny", "defaults": {}}, "parameters": {}}
+    said = "trained by `tbd train` on the project's own drawn faces: it draws such faces, not photographs"
+    assert said in show_info({**result, **store.read_about(TINY_BUNDLE)}) and said not in show_info(result)
 
 
 @pytest.mark.parametrize("command", ["prompts --emotion sad", "schedule --steps 20", "info BUNDLE"])

@@ -170,6 +170,28 @@ def test_short_recordings_have_no_say_about_seams():
     assert made.values["seam_ratio"] == 1 and made.cases["seam_ratio"] == 4
 
 
+def test_changes_at_seams_are_held_against_those_within_clips_over_all_recordings():
+    def speaking(clips: int, change: float) -> judge.Spoken:
+        seams = list(range(13, 14 * clips - 1, 14))
+        changes = [2 * change if i in seams else change for i in range(14 * clips - 1)]
+        return judge.Spoken(str(clips), [], None, changes, seams)
+
+    made = judge.seam_scores([speaking(5, 0.01), speaking(6, 0.01)])
+    assert made.values["seam_ratio"] == pytest.approx(2.0) and made.cases["seam_ratio"] == 4 + 5
+
+
+def test_identity_ratio_is_the_mean_of_both_errors_over_the_autoencoders(reader_file):
+    readers = load_readers(reader_file)
+    truth, identity = 0.2 + 0.4 * torch.rand(3, 3, 64, 64), torch.rand(3, NUM_IDENTITY)
+    values = judge.identity_scores(readers, identity, truth, truth + 0.12, truth - 0.04).values
+    assert values["colour_error"] == pytest.approx(0.12) and values["colour_error_vae"] == pytest.approx(0.04)
+    judged = [i for i in range(NUM_IDENTITY) if 0.9 - 0.02 * i >= 0.5]
+    who = (readers.who(truth + 0.12) - identity)[:, judged].square().mean().sqrt()
+    assert values["identity_error"] == pytest.approx(float(who), abs=1e-4)
+    ratios = [values[name] / values[f"{name}_vae"] for name in ("identity_error", "colour_error")]
+    assert values["identity_ratio"] == pytest.approx(sum(ratios) / 2, rel=1e-3)
+
+
 def test_the_autoencoders_own_pictures_have_an_identity_ratio_of_one(reader_file):
     readers = load_readers(reader_file)
     truth, other = torch.rand(3, 3, 64, 64), torch.rand(3, 3, 64, 64)
@@ -207,6 +229,15 @@ def test_real_recordings_are_judged_besides_and_cut(made, bundle, reader_file, t
     assert result["cases"]["lip_r_real"] == 1 and result["seam_ratio"] is None and result["lip_r_unseen"] is None
 
 
+def test_a_recording_that_moves_no_mouth_is_named_and_not_judged(bundle, reader_file, tmp_path):
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(16_000), 16_000)
+    options = EvaluateOptions(bundle, (tmp_path / "quiet.wav", SPEECH), device="cpu", dtype="fp32")
+    notes = prepare(options, TOY, reader_file).notes
+    assert "quiet.wav is silent; the mouth will stay shut" in notes  # what generate says
+    assert "quiet.wav moves no mouth: lip_r_real does not count it" in notes
+    assert not any("speech.wav moves" in note for note in notes)
+
+
 def test_a_studio_draws_what_generate_draws(small_bundle, tmp_path):
     from tbd_core.config import GenerateOptions
     from tbd_core.pipeline import draw as draw_clips
@@ -238,6 +269,14 @@ def test_without_readers_only_what_needs_none_is_said(bundle, tmp_path):
     assert setup.clips == 0 and "none.safetensors does not exist" in setup.notes[0]
     result = evaluate(setup).result
     assert {name for name in SCORES if result[name] is not None} == {"vae_psnr"}
+
+
+def test_without_readers_one_voice_is_still_judged_by_its_seams(bundle, tmp_path):
+    options = EvaluateOptions(bundle, (SPEECH,), device="cpu", dtype="fp32")
+    setup = prepare(options, replace(TOY, voices=(SPEECH, SPEECH)), tmp_path / "none.safetensors")
+    assert setup.clips == 5 and "seam_ratio, for which 5 clips of one voice are drawn" in " ".join(setup.notes)
+    result = evaluate(setup).result
+    assert {name for name in SCORES if result[name] is not None} == {"vae_psnr", "seam_ratio"}
 
 
 def test_a_foreign_bundle_is_told_apart_by_its_header(small_config, reader_file):
@@ -285,6 +324,7 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     details = json.loads((tmp_path / "docs" / "proof.json").read_text())
     assert details["comparisons"]["thinking"]["label only"]["cases"] == 2
     text = (tmp_path / "docs" / "proof.md").read_text()
+    assert text.count("| *true renders* | ") == len(comparisons.TABLES)  # the readers' own error beside every other
     assert f"| {result['vae_psnr']:.1f} | **missed** | 11 |" in text and "not measured" in text
     for name in ("units.jpg", "emotions.jpg", "lips.png", "seam.jpg", "blends.jpg", "portraits.jpg"):
         assert f"proof/{name}" in text and Image.open(tmp_path / "docs" / "proof" / name).width > 100

@@ -8,7 +8,7 @@ import torch
 from tbd_core.checkpoint import store
 from tbd_core.conditioning import portrait_latents
 from tbd_core.config import TINY_BUNDLE
-from tbd_core.likeness import PREFIX, distance, learn, unlike_training
+from tbd_core.likeness import PREFIX, SIGNS, distance, learn, unlike_training
 from tbd_core.synthetic.face import random_identity
 from tbd_core.synthetic.portrait import neutral_face, render
 
@@ -34,16 +34,23 @@ def test_what_is_like_the_learnt_lies_about_one_away_and_the_rest_farther():
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "said"),
+    ("least", "best", "most", "said"),
     [
-        (99.0, 100.0, r"keeps \d+\.\d dB of it, of drawn faces at least 99\.0 dB; expect"),
-        (1.0, 0.1, r"its latents lie \d+\.\d away from theirs, those of drawn faces 0\.1 at most; expect"),
-        (1.0, 100.0, None),
+        (99.0, 100.0, 100.0, r"keeps \d+\.\d dB of it, of drawn faces at least 99\.0 dB; expect"),
+        (-9.0, 0.1, 100.0, r"keeps \d+\.\d dB of it, of drawn faces 0\.1 dB at most; expect"),
+        (
+            1.0,
+            100.0,
+            0.1,
+            r"latents lie \d+\.\d away from theirs, those of 99 in 100 drawn faces 0\.1 at most; expect",
+        ),
+        (1.0, 100.0, 100.0, None),
+        (1.0, None, 100.0, None),  # as bundles from before this sign
     ],
 )
-def test_each_sign_is_said_with_both_numbers(small_bundle, small_config, tmp_path, least, most, said):
+def test_each_sign_is_said_with_both_numbers(small_bundle, small_config, tmp_path, least, best, most, said):
     networks, _ = store.load(small_bundle)
-    about = {"name": "picky", "training": {"vae_psnr_least_db": least, "portrait_distance_most": most}}
+    about = {"name": "picky", "training": dict(zip(SIGNS, (least, best, most), strict=True))}
     known = {f"{PREFIX}.{name}": value for name, value in learn(drawn_latents(200)).items()}
     model = tmp_path / "model.safetensors"
     store.save(model, networks, small_config, about, torch.float16, known)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,59 @@ def test_a_unit_changes_its_own_regions_alone_and_again_with_every_level(levels,
         beyond = 1e-3 if seed == CHART_SEED else 4 / 255  # the boxes fit the chart's person; 4 / 255 is hardly seen
         assert (row - row[:1])[..., ~there].abs().max() < beyond, f"AU{number}"
         assert (row.diff(dim=0)[..., there].abs().flatten(1).amax(1) > 5 / 255).all(), f"AU{number}"
+
+
+def measured(face: Face) -> dict[str, torch.Tensor]:
+    """Of each row of `face`: lengths of the mouth's curves (y points down), and in its picture where the brows are and
+    how much of the eyes shows."""
+    from tbd_core.synthetic import mouth as drawing
+    from tbd_core.synthetic.face import controls
+    from tbd_core.synthetic.look import look
+
+    canvas = Canvas.blank(len(face), SIZE)
+    left, right = ({name: pair[k] for name, pair in controls(face).items()} for k in (0, 1))
+    shape = drawing.mouth_shape(canvas, look(face.identity), left, right)
+    middle = (slice(None), slice(None), SIZE // 2)  # the column between both halves
+    corner_x, corner_y = (shape.corners[0][k].flatten() for k in (0, 1))
+    pictures = render(face, SIZE)
+    dark = (0.35 - pictures.amax(1)).clamp(min=0) * region("brows") * (Canvas.blank(1, SIZE).y[0] < -0.2)
+    heights = (dark * Canvas.blank(1, SIZE).y[0]).sum((1, 2)) / dark.sum((1, 2))
+    bright = (pictures.amin(1) > 0.8) & region("eyes")
+    return {
+        "corners up": -corner_y,
+        "mouth wide": corner_x,
+        "lips part": torch.where(shape.u.abs() < 0.9, shape.gap, 0.0).amax((1, 2)),
+        "upper lip up": -shape.upper_lip[middle].amin(1),
+        "lower lip down": shape.lower_lip[middle].amax(1),
+        "lips thick": (shape.lower_lip - shape.upper_lip)[middle].amax(1),
+        "brows up": -heights,
+        "eyes open": bright.flatten(1).sum(1).float(),
+    }
+
+
+# What the manual says each unit does (FACS); 9 wrinkles the nose and 14 dimples, which are no lengths.
+DIRECTIONS = {
+    1: {"brows up": 1}, 2: {"brows up": 1}, 4: {"brows up": -1}, 5: {"eyes open": 1}, 6: {"eyes open": -1},
+    7: {"eyes open": -1}, 10: {"upper lip up": 1}, 12: {"corners up": 1, "mouth wide": 1}, 15: {"corners up": -1},
+    16: {"lower lip down": 1}, 17: {"lower lip down": -1}, 18: {"mouth wide": -1},
+    20: {"mouth wide": 1}, 22: {"mouth wide": -1, "lips part": 1}, 23: {"lips thick": -1, "mouth wide": -1},
+    24: {"lips thick": -1}, 25: {"lips part": 1}, 26: {"lips part": 1, "lower lip down": 1},
+    27: {"lips part": 1, "lower lip down": 1}, 43: {"eyes open": -1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [CHART_SEED, 11, 12])
+def test_a_unit_goes_the_way_facs_says_and_no_level_goes_back(seed):
+    rows = [(number, k / 5, k / 5) for number in DIRECTIONS for k in range(6)]
+    face = acting(rows, seed)
+    face = replace(face, identity=face.identity.clone())
+    for name, value in (("skin_tone", 0.4), ("hair_tone", 0.0), ("hair_style", 0.0), ("glasses", 0.0)):
+        face.identity[:, IDENTITY.index(name)] = value  # dark brows alone on a brown skin, and nothing before them
+    found = {name: values.unflatten(0, (-1, 6)) for name, values in measured(face).items()}
+    for row, (number, ways) in enumerate(DIRECTIONS.items()):
+        for name, sign in ways.items():
+            steps = sign * found[name][row].diff()
+            assert (steps >= 0).all() and steps.sum() > 0, f"AU{number}, {name}: {found[name][row].tolist()}"
 
 
 def test_the_mouth_of_a_still_silent_face_is_shut_and_units_show_teeth_and_tongue():

@@ -31,6 +31,7 @@ from tbd_core.training.loop import Run
 from tbd_core.training.objective import add_noise, change, draw_drop, draw_timesteps, telling_cells, told, v_loss
 from tbd_core.training.recipes import onward, smoke
 from tbd_core.training.unet_start import shares
+from tbd_core.units import CLIP_FRAMES, MOTION_FRAMES
 
 
 # The objective.
@@ -219,6 +220,60 @@ def test_stage_1_hears_what_each_face_says(tmp_path, small_config):
     assert value(silence) == value(silence) != value(silence + 1)
 
 
+def test_a_face_hears_its_own_windows_and_no_others(tmp_path, small_config, monkeypatch):
+    nets, _ = guided(small_config)
+    projection = small_config.audio_projection
+    numbers = torch.arange(6.0).view(3, 2)  # one for each face, which its latents and its windows hold
+    faces = numbers.view(3, 2, 1, 1, 1).expand(-1, -1, 4, 4, 4)
+    windows = numbers.view(3, 2, 1, 1, 1).expand(-1, -1, 5, projection.layers, projection.channels)
+    drawn, heard, hear = [], [], nets.projection.forward
+    noise = stages.add_noise
+    monkeypatch.setattr(stages, "add_noise", lambda s, x, *a: drawn.append(x[:, 0, 0, 0]) or noise(s, x, *a))
+    monkeypatch.setattr(nets.projection, "forward", lambda w: heard.append(w.flatten(1)[:, 0]) or hear(w))
+    run = Run(tmp_path, torch.device("cpu"))
+    loss = stages.stage1_loss(
+        run, small_config, nets, torch.zeros(3, 4, 4, 4), faces, torch.zeros(3, 2), windows, some_texts(6, 16), batch=4
+    )
+    for seed in range(4):
+        heard.clear()
+        loss(torch.Generator().manual_seed(seed))
+        if heard:  # not in the steps that drop the sound
+            assert torch.equal(heard[0], drawn[-1]) and len(drawn[-1].unique()) > 1
+    assert len(drawn) == 4
+
+
+def test_a_clip_hears_from_the_frame_after_its_motion_frames():
+    heard = torch.arange(2 * 50).view(2, 50)
+    windows = whole_run.clip_windows(heard, torch.tensor([[0, 0], [1, 30]]))
+    assert windows[0].tolist() == list(range(MOTION_FRAMES, MOTION_FRAMES + CLIP_FRAMES))
+    assert windows[1].tolist() == [50 + 30 + MOTION_FRAMES + i for i in range(CLIP_FRAMES)]
+
+
+def test_stage_2_goes_on_from_the_frames_before_or_from_the_portrait(tmp_path, small_config, monkeypatch):
+    nets, _ = guided(small_config)
+    projection = small_config.audio_projection
+    frames = torch.arange(1.0, 1 + MOTION_FRAMES + CLIP_FRAMES).view(1, -1, 1, 1, 1)  # its number in each frame
+    clips = frames.expand(2, -1, 4, 4, 4) + torch.tensor([0.0, 100.0]).view(2, 1, 1, 1, 1)
+    portraits = torch.tensor([-1.0, -101.0]).view(2, 1, 1, 1).expand(-1, 4, 4, 4)
+    windows = torch.zeros(2, CLIP_FRAMES, 5, projection.layers, projection.channels)
+    shown, drawn = [], []
+    see, noise = nets.reference.features, stages.add_noise
+    monkeypatch.setattr(nets.reference, "features", lambda x, text: shown.append(x[:, 0, 0, 0]) or see(x, text))
+    monkeypatch.setattr(stages, "add_noise", lambda s, x, *a: drawn.append(x[:, :, 0, 0, 0]) or noise(s, x, *a))
+    run = Run(tmp_path, torch.device("cpu"))
+    loss = stages.stage2_loss(run, small_config, nets, portraits, clips, windows, some_texts(2, 16), batch=2)
+    begun = set()
+    for seed in range(6):
+        loss(torch.Generator().manual_seed(seed))
+        for (portrait, *before), clip in zip(shown[-1].unflatten(0, (2, -1)).tolist(), drawn[-1].tolist(), strict=True):
+            first = -portrait - 1  # 0 or 100: whose clip it is
+            assert clip == [first + 1 + MOTION_FRAMES + i for i in range(CLIP_FRAMES)]
+            begins = before == [portrait] * MOTION_FRAMES
+            assert begins or before == [first + 1 + i for i in range(MOTION_FRAMES)]
+            begun.add(begins)
+    assert begun == {True, False}
+
+
 def test_a_blink_weighs_no_cell_more_than_another(tmp_path, small_config):
     """Nothing tells of it: a face that blinks is weighed like one that changes everywhere alike."""
     nets, _ = guided(small_config)
@@ -340,29 +395,35 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     (drawn,) = (folder / "run").glob("drawn-*")
     shutil.copytree(drawn, tmp_path / "run" / drawn.name)  # the same drawings: they are not made twice
     quick = replace(smoke().stage1, show_every=0)
-    kept = dict.fromkeys(("audio", "vae", "decoder", "stage2"), replace(quick, steps=0))
-    going_on = replace(smoke(), name="going on", stage1=quick, judged=NOBODY, **kept)
-    with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder, stage 2; give --f"):
+    kept = dict.fromkeys(("audio", "vae", "decoder", "stage1"), replace(quick, steps=0))
+    going_on = replace(smoke(), name="going on", stage2=quick, judged=NOBODY, **kept)
+    with pytest.raises(InputError, match="does not train the audio encoder, VAE, its decoder, stage 1; give --f"):
         whole_run.train(tmp_path / "run", made, going_on, "cpu")
+    with pytest.raises(InputError, match=r"out\.safetensors is the bundle that is gone on from; give another --output"):
+        whole_run.train(tmp_path / "run", first, going_on, "cpu", start=first)
     told = whole_run.train(tmp_path / "run", made, going_on, "cpu", start=first)
     before, after = load_file(first), load_file(made)
-    trained = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
-    assert trained == {"text_encoder", "audioproj", "reference_unet", "denoising_unet"}
+    trained = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in trained} == {"text_encoder", "audioproj", "denoising_unet"}
+    guided = [name for name in trained if name.startswith("denoising_unet.")]
+    kinds = ["audio_modules", "motion_modules"]  # stage 2 teaches to hear and to relate frames, and nothing else
+    assert {kind for name in guided for kind in kinds if kind in name} == set(kinds)
+    assert all(any(kind in name for kind in kinds) for name in guided)
     assert told["training"]["from"] == about["training"] and told["training"]["losses"]["vae"] == {}
     assert told["training"]["hearing"] == about["training"]["hearing"]  # the ear is the same
     assert all(told["training"][name] == about["training"][name] for name in likeness.SIGNS)  # and the autoencoder
     words = (tmp_path / "TINY.md").read_text()  # tells of both runs
     assert "--from out.safetensors`" in words and "| VAE | kept |" in words and "| VAE | 2 |" in words
-    # And the denoiser alone goes on from there.
+    # And another goes on from there with the decoder and stage 1.
     kept = dict.fromkeys(("text", "readers"), replace(quick, steps=0))
-    alone = replace(going_on, reference=False, decoder=quick, **kept)
+    other = replace(going_on, decoder=quick, stage1=quick, stage2=replace(quick, steps=0), **kept)
     # By then the preset has newer layers and is drawn otherwise.
     before = store.read_drawable(made)
     layers = replace(before.unet, reference_in=True, reference_out=1000)
     autoencoder = before.vae | {"second_look_width": 4}
     newer = replace(before, unet=layers, vae=autoencoder, defaults=replace(before.defaults, steps=3))
     monkeypatch.setitem(whole_run.PRESETS, before.preset, lambda: newer)
-    whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", alone, "cpu", start=made)
+    whole_run.train(tmp_path / "run", tmp_path / "further.safetensors", other, "cpu", start=made)
     assert (tmp_path / "TINY.md").read_text().count("It went on from a bundle") == 2  # tells of all three runs
     further = store.read_drawable(tmp_path / "further.safetensors")
     assert not before.unet.reference_in and before.defaults.steps != 3
@@ -374,10 +435,11 @@ def test_going_on_from_a_bundle_leaves_what_is_not_trained_as_it_was(smoked, tmp
     assert "vae.second_look.conv_out.weight" in after and "vae.second_look.conv_out.weight" not in before
     assert torch.equal(after[table], shares(further.scheduler).half())  # known, not learnt
     trained = {name for name, value in after.items() if name not in before or not torch.equal(value, before[name])}
-    assert {name.split(".")[0] for name in trained} == {"denoising_unet", "vae", likeness.PREFIX}
+    parts = {name.split(".")[0] for name in trained}
+    assert parts == {"audioproj", "reference_unet", "denoising_unet", "vae", likeness.PREFIX}
     learnt = {name.split(".")[1] for name in trained if name.startswith("vae.")}
     assert learnt == {"decoder", "post_quant_conv", "second_look"}
-    assert not any("audio_modules" in name or "motion_modules" in name for name in trained)
+    assert not any("motion_modules" in name for name in trained)
 
 
 def test_a_bundle_that_cannot_be_gone_on_from_is_refused_at_once(smoked, tmp_path):
