@@ -102,7 +102,9 @@ def parser() -> Parser:
         "--recipe", default="tiny",
         help="tiny (an afternoon on two cores), onward (1.5 hours, with --from) or smoke (a minute); want espeak-ng",
     )  # fmt: skip
-    made.add_argument("--from", type=Path, dest="start", metavar="BUNDLE", help="train on from a bundle's networks")
+    made.add_argument(
+        "--from", type=Path, dest="start", metavar="BUNDLE", help="train on from a bundle's networks; wants --output"
+    )
     made.add_argument("--folder", type=Path, help="checkpoints, drawings, log.jsonl (default: runs/RECIPE)")
     made.add_argument("--output", type=Path, help="the bundle to write (default: the one that ships; smoke: FOLDER)")
     made.add_argument("--seed", type=whole, default=0)

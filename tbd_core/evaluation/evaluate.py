@@ -112,11 +112,12 @@ def prepare(options: EvaluateOptions, sizes: CaseSizes | None = None, reader_fil
         sizes = replace(sizes, people=options.cases)
     about, config = store.read_about(options.model), store.read_drawable(options.model)
     notes: list[str] = []
-    real = tuple(cut(load_speech(path), sizes.frames, notes) for path in options.speech)
-    unseen = tuple(cut(load_speech(path), sizes.frames, []) for path in sizes.voices)
     readers, unread = choose_readers(about, config, options.model, reader_file)
+    spoken = [load_speech(path) for path in options.speech]
+    real = tuple(cut(speech, sizes.frames, notes) for speech in spoken if unread is None)
+    unseen = tuple(cut(load_speech(path), sizes.frames, []) for path in sizes.voices)
     if unread is not None:
-        unseen, real = unseen[:1], ()
+        unseen = unseen[:1]
         clips = sum(num_clips(speech.num_frames) for speech in unseen)
         notes.append(
             f"{unread}; all scores that need readers are null (left: vae_psnr, and seam_ratio, for which {clips} clips "

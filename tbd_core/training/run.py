@@ -58,10 +58,13 @@ def train(
     """Train everything into `output` and the readers beside it; returns the header's `training` entry. With `start` all
     networks begin as that bundle's, and the readers as those beside it. InputError when another run is in `folder`."""
     check_start(start, recipes)
+    if start and output.resolve().parent == start.resolve().parent:  # all is written before it is judged
+        raise InputError(
+            f"output {output} lies beside the bundle that is gone on from, whose readers and account would be lost; "
+            "give an --output in another folder, and copy all that is in it once you like it"
+        )
     check_folder(folder)
     check_new_file(output, ".safetensors")
-    if start and output.exists() and output.samefile(start):  # written before it is judged: a stop then would lose it
-        raise InputError(f"output {output} is the bundle that is gone on from; give another --output, and copy it then")
     if output.name == READER_FILE.name:
         raise InputError(f"output {output} is the readers' name; give another output")
     with alone(folder / "lock", f"the training folder {folder}"):

@@ -21,7 +21,7 @@ from tbd_core.evaluation.command import retold, show
 from tbd_core.evaluation.evaluate import SCORES, EvaluateOptions, evaluate, prepare
 from tbd_core.evaluation.pictures import curves, grid
 from tbd_core.evaluation.proof import ProofOptions, prove
-from tbd_core.evaluation.proof_text import GOALS, Goal, percent, verdict
+from tbd_core.evaluation.proof_text import GOALS, Goal, percent, verdict, write_text
 from tbd_core.evaluation.readers import (
     ExpressionReader,
     IdentityReader,
@@ -274,6 +274,7 @@ def test_without_readers_only_what_needs_none_is_said(bundle, tmp_path):
 def test_without_readers_one_voice_is_still_judged_by_its_seams(bundle, tmp_path):
     options = EvaluateOptions(bundle, (SPEECH,), device="cpu", dtype="fp32")
     setup = prepare(options, replace(TOY, voices=(SPEECH, SPEECH)), tmp_path / "none.safetensors")
+    assert not any("are judged" in note for note in setup.notes)  # nor is the end of a recording that is not judged cut
     assert setup.clips == 5 and "seam_ratio, for which 5 clips of one voice are drawn" in " ".join(setup.notes)
     result = evaluate(setup).result
     assert {name for name in SCORES if result[name] is not None} == {"vae_psnr", "seam_ratio"}
@@ -325,6 +326,8 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     assert details["comparisons"]["thinking"]["label only"]["cases"] == 2
     text = (tmp_path / "docs" / "proof.md").read_text()
     assert text.count("| *true renders* | ") == len(comparisons.TABLES)  # the readers' own error beside every other
+    given = [write_text(details, [], f"tbd evaluate{files}") for files in (" --speech a.wav", " --portraits b.png", "")]
+    assert ["give your own" in words for words in given] == [True, True, False]
     assert f"| {result['vae_psnr']:.1f} | **missed** | 11 |" in text and "not measured" in text
     for name in ("units.jpg", "emotions.jpg", "lips.png", "seam.jpg", "blends.jpg", "portraits.jpg"):
         assert f"proof/{name}" in text and Image.open(tmp_path / "docs" / "proof" / name).width > 100
@@ -334,6 +337,20 @@ def test_the_proof_says_what_was_measured(made, tmp_path, monkeypatch):
     assert words.startswith("# Of its training\n\n## Scores\nMeasured by `tbd evaluate --proof docs`:")
     assert f"| {result['vae_psnr']:.1f} | **missed** | 11 |" in words and account.with_name("emotions.jpg").is_file()
     account.unlink()
+
+
+def test_true_renders_are_read_through_the_autoencoder_and_not_from_what_was_drawn(made):
+    evaluation = made[0]
+    truth = comparisons.truth(evaluation)
+    assert truth == comparisons.truth(replace(evaluation, drawn=torch.zeros_like(evaluation.drawn), read=None))
+    rows = comparisons.compared(evaluation.cases)
+    errors = []
+    for i in rows:
+        picture = evaluation.studio.round_trip(evaluation.truth[i].float() / 255).float() / 255
+        portrait = evaluation.portraits[[evaluation.cases[i].person]]
+        units = evaluation.setup.readers.read(picture.unsqueeze(0), portrait).units[0]
+        errors.append(judge.unit_error(evaluation.cases[i], units))
+    assert truth["cases"] == len(rows) == 2 and truth["au_error"] == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 def test_what_cannot_be_proved_is_refused_before_anything_is_drawn(small_bundle, reader_file, tmp_path):

@@ -42,10 +42,11 @@ def test_what_is_like_the_learnt_lies_about_one_away_and_the_rest_farther():
             1.0,
             100.0,
             0.1,
-            r"latents lie \d+\.\d away from theirs, those of 99 in 100 drawn faces 0\.1 at most; expect",
+            r"latents lie \d+\.\d away from theirs, those of 99% of drawn faces 0\.1 at most; expect",
         ),
         (1.0, 100.0, 100.0, None),
-        (1.0, None, 100.0, None),  # as bundles from before this sign
+        (1.0, None, 100.0, None),  # as in bundles from before this sign, which tell of the farthest
+        (1.0, None, 0.1, r"latents lie \d+\.\d away from theirs, those of drawn faces 0\.1 at most; expect"),
     ],
 )
 def test_each_sign_is_said_with_both_numbers(small_bundle, small_config, tmp_path, least, best, most, said):
