@@ -26,17 +26,17 @@ class Recipes:
 
 
 def tiny_recipes(seed: int = 0) -> Recipes:
-    """The bundled model: what two CPU cores do in an afternoon."""
+    """The bundled model from nothing: what two CPU cores do in an afternoon."""
     return Recipes(
         name="tiny",
-        corpus=CorpusSize(recordings=400, people=3200, expressions=4, clips=960, pixels=128),
+        corpus=CorpusSize(recordings=400, people=6000, expressions=4, clips=1440, pixels=128),
         audio=Recipe(steps=600, batch=8, learning_rate=2e-3, seed=seed),
         text=Recipe(steps=1600, batch=48, learning_rate=2e-3, seed=seed),
         vae=Recipe(steps=15_000, batch=6, learning_rate=2e-3, muon=0.01, save_every=500, show_every=3000, seed=seed),
-        decoder=Recipe(steps=5000, batch=8, learning_rate=1e-3, muon=0.005, save_every=500, show_every=2500, seed=seed),
+        decoder=Recipe(steps=8000, batch=8, learning_rate=1e-3, muon=0.008, save_every=500, show_every=2000, seed=seed),
         readers=Recipe(steps=4000, batch=32, learning_rate=2e-3, seed=seed),
-        stage1=Recipe(steps=4000, batch=16, learning_rate=8e-4, muon=0.01, show_every=1000, seed=seed),
-        stage2=Recipe(steps=1300, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
+        stage1=Recipe(steps=7000, batch=16, learning_rate=8e-4, muon=0.01, show_every=1000, seed=seed),
+        stage2=Recipe(steps=2000, batch=2, learning_rate=8e-4, muon=0.01, show_every=500, seed=seed),
     )
 
 
