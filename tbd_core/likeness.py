@@ -65,9 +65,8 @@ def unlike_training(about: dict[str, Any], bundle: Path, vae: Any, latents: Tens
     known = store.read(bundle, PREFIX)
     far = float(distance(latents.cpu(), known["mean"], known["precision"]))
     if far > SLACK * most:
-        faces = (
-            "drawn faces" if best is None else f"{COMMON:.0%} of drawn faces"
-        )  # bundles without `best`: the farthest
+        # Bundles without `best` tell of the farthest.
+        faces = "drawn faces" if best is None else f"{COMMON:.0%} of drawn faces"
         reasons.append(f"its latents lie {far:.1f} away from theirs, those of {faces} {most:.1f} at most")
     if not reasons:
         return None
